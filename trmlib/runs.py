@@ -1,0 +1,234 @@
+"""A run is a frozen spec; its hash names its record; the records are the report's only source of numbers.
+
+A record is one small JSON file under `data/results/<experiment>/`. It carries a digest of itself, so
+that a truncated or edited file is noticed, and it is never overwritten. The same spec on another kind
+of device or in another precision is a replicate: another file.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trmlib.errors import TrmError
+
+SCHEMA = 1
+STATUSES = ("recorded", "failed")
+FIELDS = {
+    "schema": int, "hash": str, "status": str, "reason": str, "experiment": str, "arm": str, "profile": str, "seed": int, "spec": dict,
+    "steps": int, "metrics": dict, "curve": dict, "detail": dict, "parameters": int, "train_flops": int, "inference_flops": int,
+    "serial_depth": int, "seconds": float, "device": dict, "precision": str, "mode": dict, "versions": dict, "commit": str,
+    "data": dict, "digest": str,
+}  # fmt: skip
+KEY = re.compile(r"[0-9a-f]{16}\.[a-z0-9-]+\.[a-z0-9]+")
+NAME = re.compile(r"[a-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; the optimiser is AdamW."""
+
+    steps: int = 20_000  # optimiser steps
+    batch: int = 32  # examples a step
+    lr: float = 3e-4  # learning rate, constant after warm-up
+    warmup: int = 0  # steps of linear warm-up
+    weight_decay: float = 0.01  # decoupled
+    beta2: float = 0.999  # second-moment decay; the first is 0.9
+    clip: float = 1.0  # largest gradient norm; 0 for none
+    n_sup: int = 1  # supervision steps a batch (N_sup), each with its own loss and optimiser step
+    ema: float = 0.0  # decay of the averaged weights that are evaluated; 0 for none
+    eval_every: int = 250  # steps between points of the curve; also the block that is drawn at once
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that a run's numbers depend on, the machine apart."""
+
+    experiment: str
+    model: object  # frozen dataclass of the experiment
+    data: object  # frozen dataclass of the experiment
+    train: TrainConfig
+    seed: int
+
+    @property
+    def hash(self):
+        return hashlib.sha256(canonical(self.as_dict()).encode()).hexdigest()[:16]
+
+    def as_dict(self):
+        """Only what differs from the defaults, so that a field added later changes no hash."""
+        parts = {k: changed(getattr(self, k)) for k in ("model", "data", "train")}
+        return {"experiment": self.experiment, "seed": self.seed, **parts}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A spec and its place in an experiment's grid."""
+
+    spec: Spec
+    arm: str
+    profile: str
+    priority: int  # smaller first
+
+
+def canonical(value):
+    """The one JSON text of a value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def changed(config):
+    """The fields of a dataclass that differ from their defaults."""
+    return {f.name: v for f in dataclasses.fields(config) if (v := getattr(config, f.name)) != f.default}
+
+
+def rounded(value, digits=7):
+    """Numbers rounded to significant digits, arrays as lists, non-finite numbers as None: ready for JSON."""
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [rounded(v, digits) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def digest(record):
+    """Digest of everything in a record but the digest itself."""
+    return hashlib.sha256(canonical({k: v for k, v in record.items() if k != "digest"}).encode()).hexdigest()
+
+
+def key_of(record):
+    return f"{record['hash']}.{record['device']['kind']}.{record['precision']}"
+
+
+def write_atomically(path, data):
+    """Write bytes so that the file is there whole or not at all; a full disk leaves nothing behind."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise TrmError(f"cannot write {path}: {e.strerror}; free some space and run again, nothing was lost", code=74) from None
+
+
+def parse_record(text, where):
+    """A record from its text, or an error naming the file and what is wrong with it."""
+    try:
+        record = json.loads(text)
+    except ValueError as e:
+        raise TrmError(f"record {where} is truncated or not JSON ({e}); restore it (git checkout) or move it away") from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise TrmError(f"record {where} has no schema number; restore it (git checkout) or move it away")
+    if record["schema"] > SCHEMA:
+        raise TrmError(f"record {where} has schema {record['schema']}, this version reads up to {SCHEMA}; update trmlib")
+    for name, kind in FIELDS.items():
+        if not isinstance(record.get(name), kind):
+            raise TrmError(f"record {where}: field {name!r} is missing or not {kind.__name__}; restore it or move it away")
+    if record["digest"] != digest(record):
+        raise TrmError(f"record {where} was edited or damaged (its digest does not match); restore it (git checkout) or move it away")
+    bad = record["status"] not in STATUSES or not KEY.fullmatch(key_of(record)) or not NAME.fullmatch(record["experiment"])
+    if bad:
+        raise TrmError(f"record {where}: status, hash, device or experiment is not of the known form")
+    return record
+
+
+class Store:
+    """Records and evaluations below `root`, caches (weights, checkpoints, locks) below `root/../cache`."""
+
+    def __init__(self, root=None, cache=None):
+        self.root = Path(root or os.environ.get("TRM_RESULTS") or "data/results")
+        self.cache = Path(cache or os.environ.get("TRM_CACHE") or self.root.parent / "cache")
+
+    def path(self, experiment, key):
+        return self.root / experiment / f"{key}.json"
+
+    def weights(self, key):
+        return self.cache / "weights" / f"{key}.safetensors"
+
+    def checkpoint(self, key):
+        return self.cache / "checkpoints" / f"{key}.safetensors"
+
+    def load(self, path):
+        path = Path(path)
+        record = parse_record(path.read_text(errors="replace"), path)
+        if path.stem != key_of(record):
+            raise TrmError(f"record {path} holds run {key_of(record)}; its name and content disagree")
+        return record
+
+    def records(self, experiment="*"):
+        """All records as {key: record}, every one checked."""
+        return {key_of(r): r for r in map(self.load, sorted(self.root.glob(f"{experiment}/*.json")))}
+
+    def add(self, record):
+        """Write a new record; refuses to touch an existing one. Returns True if it was new."""
+        record = rounded(record)
+        record["digest"] = digest(record)
+        path = self.path(record["experiment"], key_of(record))
+        parse_record(canonical(record), path)
+        if path.exists():
+            if same_result(self.load(path), record):
+                return False
+            raise TrmError(f"{path} already holds other numbers for run {key_of(record)}; nothing was overwritten")
+        write_atomically(path, (json.dumps(record, sort_keys=True, indent=1) + "\n").encode())
+        return True
+
+    @contextmanager
+    def lock(self, key):
+        """Yields True while this process holds the run, False if another one does; a dead process holds nothing."""
+        path = self.cache / "locks" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def same_result(a, b):
+    """Do two records of one run hold the same numbers? (Time, host and versions may differ.)"""
+    return all(a[k] == b[k] for k in ("status", "metrics", "curve", "steps", "spec", "parameters"))
+
+
+@cache
+def host():
+    """Versions and commit, for the record."""
+    git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    from trmlib import __version__
+
+    versions = {"trmlib": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {"versions": versions, "commit": git.stdout.strip() or "unknown"}
+
+
+def device_info(device):
+    """Kind (part of a record's key), name and threads of a torch device."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return {"kind": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), "name": name, "threads": torch.get_num_threads()}
+    return {"kind": device.type, "name": cpu_name(), "threads": torch.get_num_threads()}
+
+
+@cache
+def cpu_name():
+    try:
+        found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()

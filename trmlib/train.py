@@ -1,0 +1,247 @@
+"""The one training loop: any task, one seed or several at once, deep supervision, EMA, checkpoints.
+
+All weights of a model lie in one flat vector w (S, N), S seeds of N parameters, so that clipping, AdamW,
+averaging and checkpoints are one operation each. With S = 1 the model's parameters are views of w; with
+more, the model is called functionally under `vmap`.
+
+Everything random in a block of steps follows from (seed, block): a run resumed from a checkpoint takes
+the same steps as one that was never interrupted.
+"""
+
+import copy
+import json
+import math
+import time
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch.func import functional_call, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from trmlib.errors import TrmError
+from trmlib.layers import Block
+from trmlib.runs import device_info, host, write_atomically
+
+CHECKPOINT_SECONDS = 30
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Task(Protocol):
+    """What an experiment gives the loop. A batch is a dict of tensors with the examples first."""
+
+    data: dict  # name and fingerprint of the corpus
+
+    def model(self):
+        """A fresh nn.Module (initialised from the global torch generator)."""
+
+    def batches(self, seed, block, steps):
+        """The batches of one block: a list of `steps` dicts."""
+
+    def loss(self, net, batch, carry):
+        """(scalar loss, carry for the next supervision step), `net` being called like the model."""
+
+    def curve(self, model, step):
+        """Numbers recorded every `eval_every` steps."""
+
+    def final(self, model):
+        """{"metrics": {...}, "detail": {...}} of the finished model."""
+
+    def diverged(self):
+        """The metrics of a run that diverged."""
+
+
+class Weights:
+    """S copies of a model's parameters in one fp32 tensor w (S, N); with a lower `dtype` the training pass
+    reads a rounded copy of w, while updates, averages and evaluation keep the full one."""
+
+    def __init__(self, models, device, dtype=torch.float32):
+        self.model, self.shapes = models[0].to(device), {n: p.shape for n, p in models[0].named_parameters()}
+        flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in models]
+        self.w = torch.nn.Parameter(torch.stack(flat).to(device))
+        self.w.grad = torch.zeros_like(self.w)
+        self.low = self.w.detach().to(dtype)  # w itself in fp32
+        self.leaves = {n: v.requires_grad_() for n, v in self.views(self.low).items()}
+        if len(models) == 1:
+            self.point(self.model, self.low, 0)
+            self.leaves = dict(self.model.named_parameters())
+        self.scored = copy.deepcopy(self.model)  # training and evaluation never share views
+
+    def views(self, w):
+        """Name → view (S, *shape) of a flat tensor."""
+        sizes = [s.numel() for s in self.shapes.values()]
+        return {n: v.view(len(w), *s) for (n, s), v in zip(self.shapes.items(), w.split(sizes, 1), strict=True)}
+
+    def point(self, model, w, i):
+        """Let the parameters of `model` be views of copy i of the flat tensor w."""
+        for n, v in self.views(w).items():
+            model.get_parameter(n).data = v[i]
+        return model
+
+    def evaluated(self, i, ema):
+        """The fp32 model of copy i, with averaged weights if there are any."""
+        return self.point(self.scored, self.w.detach() if ema is None else ema, i)
+
+    def update(self, optimizer):
+        optimizer.step()
+        if self.low.dtype != self.w.dtype:
+            self.low.copy_(self.w.detach())
+
+
+def losses(task, weights, batch, carry):
+    """Loss of every seed (S,) and their carries."""
+    if len(weights.w) == 1:
+        loss, carry = task.loss(weights.model, batch, carry)
+        return loss.unsqueeze(0), carry
+    model, static = weights.model, {k: v for k, v in batch.items() if not isinstance(v, torch.Tensor)}
+    tensors = {k: v for k, v in batch.items() if k not in static}
+
+    def one(params, tensors, carry):
+        return task.loss(lambda *a, **k: functional_call(model, params, a, k), tensors | static, carry)
+
+    return vmap(one, in_dims=(0, 0, None if carry is None else 0), randomness="different")(weights.leaves, tensors, carry)
+
+
+def step(task, spec, weights, optimizer, batch, ema):
+    """All supervision steps on one batch; returns the losses (S,) of the last."""
+    carry, t = None, spec.train
+    for _ in range(t.n_sup):
+        loss, carry = losses(task, weights, batch, carry)
+        grads = torch.autograd.grad(loss.sum(), list(weights.leaves.values()))
+        g = torch.cat([g.reshape(len(weights.w), -1) for g in grads], 1, out=weights.w.grad)
+        if t.clip:
+            g.mul_((t.clip / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
+        weights.update(optimizer)
+        if ema is not None:
+            ema.lerp_(weights.w.detach(), 1 - t.ema)
+    return loss.detach()
+
+
+def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf, progress=None, checkpoint_seconds=CHECKPOINT_SECONDS):
+    """Train specs that differ only in their seed, together; returns their records (without arm and profile),
+    or None when the deadline (time.monotonic) came first and a checkpoint was left."""
+    spec, t, device = specs[0], specs[0].train, torch.device(device)
+    if len({(s.experiment, s.model, s.data, s.train) for s in specs}) > 1:
+        raise TrmError("runs trained together may differ only in their seed")
+    models = []
+    for s in specs:
+        torch.manual_seed(s.seed)
+        models.append(task.model())
+    weights = Weights(models, device, PRECISIONS[precision])
+    optimizer = torch.optim.AdamW([weights.w], lr=t.lr, betas=(0.9, t.beta2), weight_decay=t.weight_decay, fused=True)
+    ema = weights.w.detach().clone() if t.ema else None
+    info = device_info(device)
+    key = "+".join(s.hash for s in specs) + f".{info['kind']}.{precision}"
+    path = store.checkpoint(key)
+    done, curves, seconds, failed = restore(path, weights, optimizer, ema) or (0, [[] for _ in specs], 0.0, {})
+    started = saved = time.monotonic()
+
+    if progress:
+        progress(done)
+    while done < t.steps and len(failed) < len(specs):
+        began, n = time.monotonic(), min(t.eval_every, t.steps - done)
+        block = done // t.eval_every
+        torch.manual_seed(int(np.random.SeedSequence([spec.seed, block]).generate_state(1)[0]))
+        total = torch.zeros(len(specs), device=device)
+        for batch in stacked([task.batches(s.seed, block, n) for s in specs], device):
+            optimizer.param_groups[0]["lr"] = t.lr * min(1.0, (done + 1) / t.warmup) if t.warmup else t.lr
+            total += step(task, spec, weights, optimizer, batch, ema)
+            done += 1
+            if progress:
+                progress(done)
+        for i, mean in enumerate((total / n).tolist()):
+            if i not in failed and not math.isfinite(mean):
+                failed[i] = f"training loss became {mean} by step {done}"
+            elif i not in failed:
+                curves[i].append({"step": done, "train_loss": mean, **task.curve(weights.evaluated(i, ema), specs[i], done)})
+        now = time.monotonic()
+        late = now + 1.2 * (now - began) > deadline
+        if done < t.steps and (late or now - saved > checkpoint_seconds):
+            saved = now
+            save_checkpoint(path, weights, optimizer, ema, done, curves, seconds + now - started, failed)
+            if late:
+                return None
+
+    seconds += time.monotonic() - started
+    flops, depth, inference = costs(task, spec, weights, device)
+    common = {
+        "schema": 1, "experiment": spec.experiment, "steps": done, "parameters": weights.w.shape[1],
+        "train_flops": flops * done, "inference_flops": inference, "serial_depth": depth, "seconds": seconds / len(specs),
+        "device": info, "precision": precision, "mode": {"seeds_at_once": len(specs), "compiled": False}, "data": task.data, **host(),
+    }  # fmt: skip
+    records = []
+    for i, s in enumerate(specs):
+        model = weights.evaluated(i, ema)
+        result = {"metrics": task.diverged(), "detail": {}} if i in failed else task.final(model)
+        curve = {k: [point[k] for point in curves[i]] for k in curves[i][0]} if curves[i] else {}
+        status = {"status": "failed" if i in failed else "recorded", "reason": failed.get(i, "")}
+        records.append({**common, **status, **result, "hash": s.hash, "seed": s.seed, "spec": s.as_dict(), "curve": curve})
+        if i not in failed:
+            params = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
+            write_atomically(store.weights(f"{s.hash}.{info['kind']}.{precision}"), save(params))
+    return records
+
+
+def stacked(per_seed, device):
+    """Batches of several seeds → batches whose tensors have the seeds first; a single seed as it is."""
+    for batches in zip(*per_seed, strict=True):
+        first = batches[0]
+        if len(batches) == 1:
+            yield {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in first.items()}
+        else:
+            yield {k: torch.stack([b[k] for b in batches]).to(device) if isinstance(v, torch.Tensor) else v for k, v in first.items()}
+
+
+def save_checkpoint(path, weights, optimizer, ema, done, curves, seconds, failed):
+    state = optimizer.state[weights.w]
+    tensors = {"w": weights.w.detach(), "m": state["exp_avg"], "v": state["exp_avg_sq"]} | ({} if ema is None else {"ema": ema})
+    meta = {"done": done, "adam_steps": float(state["step"]), "curves": curves, "seconds": seconds, "failed": failed}
+    write_atomically(path, save({k: v.cpu() for k, v in tensors.items()}, {"trm": json.dumps(meta)}))
+
+
+def restore(path, weights, optimizer, ema):
+    """Load a checkpoint into weights and optimiser; returns (step, curves, seconds, failed), or None without one."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as f:
+            meta = json.loads(f.metadata()["trm"])
+            tensors = {k: f.get_tensor(k).to(weights.w.device) for k in f.keys()}
+        if tensors["w"].shape != weights.w.shape:
+            raise ValueError(f"weights of shape {tuple(tensors['w'].shape)}, expected {tuple(weights.w.shape)}")
+    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise TrmError(f"checkpoint {path} is damaged ({e}); delete it to train this run from the start") from None
+    with torch.no_grad():
+        weights.low.copy_(tensors["w"])
+        weights.w.copy_(tensors["w"])
+        if ema is not None:
+            ema.copy_(tensors["ema"])
+    state = {"step": torch.tensor(meta["adam_steps"]), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: state}})
+    return meta["done"], meta["curves"], meta["seconds"], {int(k): v for k, v in meta["failed"].items()}
+
+
+def costs(task, spec, weights, device):
+    """(training FLOPs a step, blocks applied in series at inference, inference FLOPs an example), all counted."""
+    batch = next(iter(stacked([task.batches(spec.seed, 0, 1)], device)))
+    depth = 0
+
+    def count(*_):
+        nonlocal depth
+        depth += 1
+
+    model, carry = weights.model, None
+    with FlopCounterMode(display=False) as training:
+        for _ in range(spec.train.n_sup):
+            loss, carry = task.loss(model, batch, carry)
+            loss.backward()
+    model.zero_grad(set_to_none=True)
+    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, Block)], None
+    with torch.no_grad(), FlopCounterMode(display=False) as inference:
+        for _ in range(spec.train.n_sup):
+            _, carry = task.loss(model, batch, carry)
+    for hook in hooks:
+        hook.remove()
+    return training.get_total_flops(), depth, inference.get_total_flops() // spec.train.batch
