@@ -24,6 +24,7 @@ import torch
 from trmlib.errors import TrmError
 
 SCHEMA = 1
+REPOSITORY = Path(__file__).resolve().parents[1]
 STATUSES = ("recorded", "failed")
 FIELDS = {
     "schema": int, "hash": str, "status": str, "reason": str, "experiment": str, "arm": str, "profile": str, "seed": int, "spec": dict,
@@ -63,7 +64,7 @@ class Spec:
 
     @property
     def hash(self):
-        return hashlib.sha256(canonical(self.as_dict()).encode()).hexdigest()[:16]
+        return spec_hash(self.as_dict())
 
     def as_dict(self):
         """Only what differs from the defaults, so that a field added later changes no hash."""
@@ -79,6 +80,17 @@ class Run:
     arm: str
     profile: str
     priority: int  # smaller first
+
+
+def spec_hash(spec):
+    """The name of a run: a digest of `Spec.as_dict()`."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
+
+
+def group_key(specs, device_kind, precision):
+    """Key of runs trained together; of a single run, the key of its record."""
+    name = specs[0].hash if len(specs) == 1 else spec_hash([s.hash for s in specs])
+    return f"{name}.{device_kind}.{precision}"
 
 
 def canonical(value):
@@ -142,6 +154,8 @@ def parse_record(text, where):
             raise TrmError(f"record {where}: field {name!r} is missing or not {kind.__name__}; restore it or move it away")
     if record["digest"] != digest(record):
         raise TrmError(f"record {where} was edited or damaged (its digest does not match); restore it (git checkout) or move it away")
+    if spec_hash(record["spec"]) != record["hash"]:
+        raise TrmError(f"record {where}: its hash {record['hash']} is not that of its spec; restore it or move it away")
     bad = record["status"] not in STATUSES or not KEY.fullmatch(key_of(record)) or not NAME.fullmatch(record["experiment"])
     if bad:
         raise TrmError(f"record {where}: status, hash, device or experiment is not of the known form")
@@ -152,7 +166,7 @@ class Store:
     """Records and evaluations below `root`, caches (weights, checkpoints, locks) below `root/../cache`."""
 
     def __init__(self, root=None, cache=None):
-        self.root = Path(root or os.environ.get("TRM_RESULTS") or "data/results")
+        self.root = Path(root or os.environ.get("TRM_RESULTS") or REPOSITORY / "data" / "results")
         self.cache = Path(cache or os.environ.get("TRM_CACHE") or self.root.parent / "cache")
 
     def path(self, experiment, key):
@@ -210,7 +224,7 @@ def same_result(a, b):
 @cache
 def host():
     """Versions and commit, for the record."""
-    git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], check=False, capture_output=True, text=True, cwd=REPOSITORY)
     from trmlib import __version__
 
     versions = {"trmlib": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

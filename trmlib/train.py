@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.errors import TrmError
 from trmlib.layers import Block
-from trmlib.runs import device_info, host, write_atomically
+from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -121,7 +121,8 @@ def step(task, spec, weights, optimizer, batch, ema):
 
 def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf, progress=None, checkpoint_seconds=CHECKPOINT_SECONDS):
     """Train specs that differ only in their seed, together; returns their records (without arm and profile),
-    or None when the deadline (time.monotonic) came first and a checkpoint was left."""
+    or None when the deadline (time.monotonic) came first and a checkpoint was left. The caller removes the
+    checkpoint once the records are stored."""
     spec, t, device = specs[0], specs[0].train, torch.device(device)
     if len({(s.experiment, s.model, s.data, s.train) for s in specs}) > 1:
         raise TrmError("runs trained together may differ only in their seed")
@@ -133,8 +134,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
     optimizer = torch.optim.AdamW([weights.w], lr=t.lr, betas=(0.9, t.beta2), weight_decay=t.weight_decay, fused=True)
     ema = weights.w.detach().clone() if t.ema else None
     info = device_info(device)
-    key = "+".join(s.hash for s in specs) + f".{info['kind']}.{precision}"
-    path = store.checkpoint(key)
+    path = store.checkpoint(group_key(specs, info["kind"], precision))
     done, curves, seconds, failed = restore(path, weights, optimizer, ema) or (0, [[] for _ in specs], 0.0, {})
     started = saved = time.monotonic()
 
@@ -155,7 +155,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
             if i not in failed and not math.isfinite(mean):
                 failed[i] = f"training loss became {mean} by step {done}"
             elif i not in failed:
-                curves[i].append({"step": done, "train_loss": mean, **task.curve(weights.evaluated(i, ema), specs[i], done)})
+                curves[i].append(rounded({"step": done, "train_loss": mean, **task.curve(weights.evaluated(i, ema), specs[i], done)}))
         now = time.monotonic()
         late = now + 1.2 * (now - began) > deadline
         if done < t.steps and (late or now - saved > checkpoint_seconds):
@@ -177,7 +177,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
         result = {"metrics": task.diverged(), "detail": {}} if i in failed else task.final(model)
         curve = {k: [point[k] for point in curves[i]] for k in curves[i][0]} if curves[i] else {}
         status = {"status": "failed" if i in failed else "recorded", "reason": failed.get(i, "")}
-        records.append({**common, **status, **result, "hash": s.hash, "seed": s.seed, "spec": s.as_dict(), "curve": curve})
+        records.append(rounded({**common, **status, **result, "hash": s.hash, "seed": s.seed, "spec": s.as_dict(), "curve": curve}))
         if i not in failed:
             params = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
             write_atomically(store.weights(f"{s.hash}.{info['kind']}.{precision}"), save(params))

@@ -113,13 +113,20 @@ def fingerprint(text):
 
 
 def check(name):
-    """One row a split: where it was found and whether it is whole."""
+    """One row a split: is it below the data root, and whole?"""
     rows = []
     for split in corpus(name).splits:
-        path = find(name, split)
+        path, ok, state = None, False, f"not below a data root; the hub is asked on first use ({corpus(name).size})"
         try:
-            state = "hub" if path is None else f"ok, {len(_from_disk(name, split, path)):,} characters"
+            path = find(name, split)
+            if path is not None:
+                ok, state = True, f"whole, {len(_from_disk(name, split, path)):,} characters"
         except TrmError as e:
             state = str(e)
-        rows.append({"corpus": name, "split": split, "path": str(path) if path else None, "state": state})
+        rows.append({"corpus": name, "split": split, "path": None if path is None else str(path), "ok": ok, "state": state})
     return rows
+
+
+def fetch(name):
+    """As `check`, with what is not below the data root fetched from the hub."""
+    return [row if row["ok"] else row | {"ok": True, "state": f"fetched, {len(read(name, row['split'])):,} characters"} for row in check(name)]

@@ -57,14 +57,19 @@ def grid(profile):
         arm(name, model, i)
     for m in (3, 4, 5):
         for name in ("baseline", "joint", "self-only"):
-            arm(f"{name}, {m} blanks", models[name], 20 + m, data=replace(data, blanks=m))
+            arm(f"{name} ({m} blanks)", models[name], 20 + m, data=replace(data, blanks=m))
     for name in ("baseline", "joint"):
         wide = replace(data, vocab=100 if profile == "smoke" else 10_000)
-        arm(f"{name}, {'large vocabulary' if profile == 'smoke' else '10,000 words'}", models[name], 30, data=wide)
-        arm(f"{name}, 1–2 blanks", models[name], 31, data=replace(data, min_blanks=1))
+        arm(f"{name} ({wide.vocab:,} words)", models[name], 30, data=wide)
+        arm(f"{name} (1–2 blanks)", models[name], 31, data=replace(data, min_blanks=1))
         for lr in RATES:
-            arm(f"{name}, lr {lr:g}", models[name], 32, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))
+            arm(f"{name} (lr {lr:g})", models[name], 32, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))
     return sorted(runs, key=lambda r: r.priority)
+
+
+def build(spec):
+    """A fresh model."""
+    return MaskedLM(spec.model, spec.data.vocab, spec.data.context)
 
 
 class Task:
@@ -83,7 +88,7 @@ class Task:
         self.curve_batch = {k: v[torch.from_numpy(rows)].to(device) for k, v in self.fixed.batch.items()}
 
     def model(self):
-        return MaskedLM(self.spec.model, self.spec.data.vocab, self.spec.data.context)
+        return build(self.spec)
 
     def batches(self, seed, block, steps):
         c, size = self.config, self.spec.train.batch

@@ -1,0 +1,65 @@
+"""Training throughput: milliseconds a step, seeds·steps a second, and the share of the machine's measured matmul peak."""
+
+import time
+
+import torch
+
+from trmlib.experiments import module, select
+from trmlib.queue import torch_device
+from trmlib.train import PRECISIONS, Weights, costs, stacked, step
+
+
+def matmul_peak(device, dtype, seconds=1.0, n=2048):
+    """FLOP/s of a large square product: the ceiling a step is held against."""
+    n = n if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    calls, elapsed = timed(lambda: a @ b, device, seconds)
+    return 2 * n**3 * calls / elapsed
+
+
+def timed(call, device, seconds):
+    """(calls, elapsed seconds) of calling for about `seconds`, after a warm-up."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    call(), call(), wait()
+    calls, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        call()
+        wait()
+        calls += 1
+    return calls, time.perf_counter() - began
+
+
+def bench(profile="full", patterns=(), seconds=5.0, seeds_at_once=(1, 8)):
+    """A row for each arm, number of seeds and precision; one thread on a CPU, as the queue runs them."""
+    torch.set_num_threads(1)
+    devices = [torch.device("cpu")] + ([torch_device("cuda")] if torch.cuda.is_available() else [])
+    rows, arms = [], {r.arm: r for r in reversed(select(profile, patterns))}
+    for device in devices:
+        for precision, dtype in PRECISIONS.items():
+            peak = matmul_peak(device, dtype, min(seconds, 1.0))
+            for arm, run in reversed(arms.items()):
+                for s in seeds_at_once:
+                    rate, flops = throughput(run.spec, device, dtype, s, seconds)
+                    rows.append({"arm": arm, "device": device.type, "precision": precision, "seeds": s, "ms_per_step": 1e3 / rate,
+                                 "seed_steps_per_s": s * rate, "share_of_peak": s * rate * flops / peak})  # fmt: skip
+    return rows
+
+
+def throughput(spec, device, dtype, seeds, seconds):
+    """(steps a second with `seeds` trained together, FLOPs a seed and step)."""
+    task = module(spec.experiment).Task(spec, device)
+    weights = Weights([task.model() for _ in range(seeds)], device, dtype)
+    optimizer = torch.optim.AdamW([weights.w], lr=1e-5, fused=True)
+    flops, _, _ = costs(task, spec, Weights([task.model()], device), device)
+    batches = list(stacked([task.batches(seed, 0, 20) for seed in range(seeds)], device))
+    i = 0
+
+    def call():
+        nonlocal i
+        step(task, spec, weights, optimizer, batches[i % len(batches)], None)
+        i += 1
+
+    calls, elapsed = timed(call, device, seconds)
+    return calls / elapsed, flops
+
+

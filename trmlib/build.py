@@ -1,0 +1,254 @@
+"""The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py.
+
+The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures and
+the article go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from jupytext.compare import NotebookDifference, compare_notebooks
+from tqdm import tqdm
+
+from trmlib.errors import TrmError
+from trmlib.experiments import PROFILES
+
+ROOT = Path(__file__).resolve().parents[1]
+LAST = ("00_overview", "07_article")  # in this order, after the chapters: they read what the others wrote
+KERNEL_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # draws with agg, and shows the figure in the executed notebook
+}
+
+
+def read_source(py):
+    """A notebook from its percent .py. A cell's id is a hash of its text: it stays as long as the text does."""
+    nb = jupytext.read(py, fmt="py:percent")
+    seen = Counter()
+    for cell in nb.cells:
+        text = f"{cell.cell_type}:{cell.source}"
+        seen[text] += 1
+        cell.id = hashlib.sha256(f"{text}:{seen[text]}".encode()).hexdigest()[:12]
+    nb.metadata.pop("jupytext", None)  # the formats are in jupytext.toml, and a version number would change the file
+    return nb
+
+
+def parameter_names(nb):
+    """Names assigned in the cell tagged `parameters`."""
+    source = "\n".join(c.source for c in nb.cells if "parameters" in c.metadata.get("tags", []))
+    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def parameters_for(sources, required, optional, chosen):
+    """{notebook: parameters}. Each has the required ones; `chosen` (the user's) are names that some notebook has."""
+    known = {py: parameter_names(read_source(py)) for py in sources}
+    for name in chosen:
+        if not any(name in names for names in known.values()):
+            listing = "; ".join(f"{py.stem} has {', '.join(sorted(names)) or 'none'}" for py, names in known.items())
+            raise TrmError(f"unknown notebook parameter {name!r}: {listing}")
+    for py, names in known.items():
+        if missing := sorted(required.keys() - names):
+            raise TrmError(f"{py.name} has no parameter {missing[0]!r}: assign it in the cell tagged `parameters`")
+    return {py: {k: v for k, v in (required | optional | chosen).items() if k in names} for py, names in known.items()}
+
+
+def execute(source, target, parameters):
+    """Execute one notebook in this process, which runs nothing else. Returns None, or the line that says what failed."""
+    import papermill
+    from traitlets.config import Config
+
+    os.environ.pop("MATPLOTLIBRC", None)  # nobody's own style in the figures
+    partial = target.with_name(f".{target.stem}.partial.ipynb")
+    failed = target.with_suffix(".failed.ipynb")
+    with tempfile.TemporaryDirectory(prefix="trm-") as runtime:  # a short path, as a socket's must be
+        spec = Path(runtime) / "kernels" / "python3" / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+        folders = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), runtime)
+        os.environ.update(KERNEL_ENV | folders, MPLCONFIGDIR=str(target.parent / ".matplotlib"))
+        # sockets in a folder of its own, no ports: two kernels cannot meet
+        config = Config(KernelManager={"transport": "ipc", "connection_file": f"{runtime}/kernel.json"})
+        try:
+            nb = read_source(source)
+            papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, progress_bar=False)
+            partial.replace(target)
+            failed.unlink(missing_ok=True)
+            return None
+        except papermill.PapermillExecutionError as e:
+            what = f"the cell {e.source.strip().splitlines()[0]!r} raised {e.ename}: {e.evalue}"
+        except Exception as e:
+            what = f"{type(e).__name__}: {e}"
+    where = f" (see {partial.replace(failed)})" if partial.exists() else ""
+    target.unlink(missing_ok=True)  # an older success would pass for this one
+    return f"{source.name} failed: {' '.join(what.split())}{where}"
+
+
+def reproduce(sources, build, parameters, jobs=2):
+    """Execute notebooks, chapters side by side, then LAST one by one. Raises once all that could run did."""
+    build.mkdir(parents=True, exist_ok=True)
+    stages = [[py for py in sources if py.stem not in LAST], *([py for py in sources if py.stem == name] for name in LAST)]
+    errors = []
+    with tqdm(total=len(sources), unit="notebook", file=sys.stdout) as bar:
+        for stage in filter(None, stages):
+            pool = ProcessPoolExecutor(min(jobs, len(stage)), multiprocessing.get_context("spawn"))
+            try:
+                futures = {pool.submit(execute, py, build / f"{py.stem}.ipynb", parameters[py]): py for py in stage}
+                for future in as_completed(futures):
+                    crash = future.exception()
+                    error = f"{futures[future].name} failed: its process ended ({crash})" if crash else future.result()
+                    errors += [error] if error else []
+                    bar.update()
+            except KeyboardInterrupt:  # the kernels end when their parents do
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+            if errors:
+                break  # what reads the others' results must not be built on half of them
+    if errors:
+        raise TrmError("\n".join(errors), code=1)
+
+
+def choose(notebooks, chapter=None):
+    """The sources, or the one of a chapter ("02", "2", "02_masked")."""
+    sources = sorted(notebooks.glob("[0-9][0-9]_*.py"))
+    names = [py.stem for py in sources]
+    if chapter:
+        sources = [py for py in sources if py.stem == chapter or py.stem.startswith(f"{chapter.zfill(2)}_")]
+    if not sources:
+        raise TrmError(f"no notebook {chapter or ''} in {notebooks}; there are: {', '.join(names) or 'none'}")
+    return sources
+
+
+def pair(notebooks, check=False):
+    """Write each .ipynb whose content is not its .py's, or that carries outputs; with `check`, only name them."""
+    sources = choose(notebooks)
+    problems = {py: problem for py in sources if (problem := unpaired(py))}
+    lonely = [nb.name for nb in sorted(notebooks.glob("*.ipynb")) if not nb.with_suffix(".py").exists()]
+    if lonely:
+        raise TrmError(f"no .py for {', '.join(lonely)}: the .py is the source; write it or remove the .ipynb", code=1)
+    if check and problems:
+        lines = [f"{py.with_suffix('.ipynb').name} {problem}" for py, problem in problems.items()]
+        raise TrmError("\n".join([*lines, "write each .ipynb from its .py with `make pairs`"]), code=1)
+    for py in problems:
+        nbformat.write(read_source(py), py.with_suffix(".ipynb"))
+        print(f"wrote {py.with_suffix('.ipynb').name}")
+    if not problems:
+        print(f"{len(sources)} pairs in sync")
+
+
+def unpaired(py):
+    """What is wrong with the .ipynb of a .py, or None."""
+    path = py.with_suffix(".ipynb")
+    if not path.exists():
+        return "is missing"
+    try:
+        stored = nbformat.read(path, as_version=4)
+        compare_notebooks(stored, read_source(py), fmt="py:percent", compare_outputs=False)
+    except NotebookDifference:
+        return f"differs from {py.name}"
+    except Exception as e:
+        return f"cannot be read ({type(e).__name__})"
+    return "has outputs" if any(c.get("outputs") or c.get("execution_count") for c in stored.cells) else None
+
+
+def differing(rebuilt, committed, whole=False):
+    """Names of the files of a rebuild that are not, byte for byte, the committed ones; with `whole`, also of those not rebuilt."""
+    new, old = ({p.relative_to(d).as_posix(): p.read_bytes() for p in d.rglob("*") if p.is_file()} for d in (rebuilt, committed))
+    stale = [f"{committed.name}/{k} (no notebook writes it)" for k in old if k not in new and whole and not k.startswith((".", "README"))]
+    return [f"{committed.name}/{k}" for k in new if old.get(k) != new[k]] + stale
+
+
+def trm(*args):
+    """The command `trm` in a process of its own."""
+    print("trm", *args, flush=True)
+    start = "import sys; from trmlib.cli import main; sys.exit(main(sys.argv[1:]))"
+    if code := subprocess.run([sys.executable, "-c", start, *args]).returncode:
+        raise TrmError(f"`trm {' '.join(args)}` failed with exit status {code}", code=code if code > 0 else 1)
+
+
+def assignment(text):
+    """"name=value", the value as in YAML."""
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as name=value")
+    return name, yaml.safe_load(value)
+
+
+def command(args):
+    if args.command == "pair":
+        return pair(args.notebooks, args.check)
+    profile = args.profile or "full"
+    committed = profile == "full" and not args.check
+    base = args.build if committed else args.build / ("check" if args.check else profile)
+    figures = args.figures or (ROOT if committed else base) / "figures"
+    article = args.article or (ROOT if committed else base) / "article"
+    sources = choose(args.notebooks, args.chapter)
+    required = {"profile": profile, "figures": str(figures.resolve())}
+    parameters = parameters_for(sources, required, {"article": str(article.resolve())}, dict(args.set))
+    for name in () if committed else ("results", "cache", "figures", "article"):  # of the last time
+        shutil.rmtree(base / name, ignore_errors=True)
+    if profile == "smoke":
+        os.environ.update(TRM_RESULTS=str(base / "results"), TRM_CACHE=str(base / "cache"))
+    for folder in (figures, article):
+        folder.mkdir(parents=True, exist_ok=True)
+    if profile == "smoke" or args.train:
+        trm("run", "--profile", profile)
+    reproduce(sources, base, parameters, args.jobs)
+    if args.check:
+        if changed := differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article"):
+            raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, "run `make reproduce`"]), code=1)
+        print("a rebuild from the records gives figures/ and article/ byte for byte")
+    elif profile != "smoke":
+        print("still to be trained:", flush=True)
+        trm("list", "--pending", "--profile", profile)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m trmlib.build", description="Execute the notebooks, or write each .ipynb from its .py.")
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of the sources")
+    commands = parser.add_subparsers(dest="command", required=True)
+    p = commands.add_parser("reproduce", help="execute the notebooks; rebuild figures and article")
+    group = p.add_mutually_exclusive_group()
+    group.add_argument("--profile", choices=PROFILES, help="default: full; smoke trains from scratch first, in a store of its own")
+    group.add_argument("--check", action="store_true", help="rebuild elsewhere and compare with figures/ and article/")
+    p.add_argument("--train", action="store_true", help="train the pending runs first")
+    p.add_argument("--chapter", help="one notebook, such as 02")
+    p.add_argument("--jobs", type=int, default=2, help="notebooks at once")
+    p.add_argument("--set", action="append", type=assignment, default=[], metavar="NAME=VALUE", help="a parameter, for the notebooks that have it")
+    p.add_argument("--figures", type=Path)
+    p.add_argument("--article", type=Path)
+    p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")
+    p = commands.add_parser("pair", help="write each .ipynb from its .py")
+    p.add_argument("--check", action="store_true", help="only say which differ")
+    args = parser.parse_args(argv)
+    try:
+        command(args)
+    except TrmError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.code
+    except KeyboardInterrupt:
+        print("interrupted; run it again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

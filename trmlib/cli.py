@@ -1,0 +1,199 @@
+"""The command `trm`. Every call is also a function; the command only reads words and prints tables."""
+
+import argparse
+import json
+import os
+import sys
+
+import torch
+
+from trmlib import bench, queue, verify
+from trmlib.data import sources
+from trmlib.errors import TrmError
+from trmlib.experiments import PROFILES, grid, module
+from trmlib.runs import Store
+from trmlib.tables import cost, show_record, status, summary
+
+
+def duration(text):
+    """"9m", "90s", "1.5h" or plain seconds → seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 9m or 1.5h")
+    return seconds
+
+
+def seed_list(text):
+    """"0,1,4-6" → [0, 1, 4, 5, 6]."""
+    try:
+        ranges = [[int(n) for n in part.split("-")] for part in text.split(",")]
+        return [n for r in ranges for n in range(r[0], r[-1] + 1)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds; write 0,1,4-6") from None
+
+
+def positive(text):
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="trm", description="Runs, records and benchmarks of the report 'when does thinking time help?'.")
+    p.add_argument("--data-root", help="folder that holds the corpora (also: TRM_DATA)")
+    sub = p.add_subparsers(dest="command", required=True)
+
+    def command(name, help, json=False):
+        c = sub.add_parser(name, help=help, description=help)
+        if json:
+            c.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+        return c
+
+    c = command("list", "runs and their state: recorded, pending, failed", json=True)
+    c.add_argument("patterns", nargs="*", metavar="PATTERN", help="experiment, arm, experiment/arm or hash; shell wildcards")
+    c.add_argument("--profile", choices=PROFILES, help="default: full; with --json: all")
+    c.add_argument("--pending", action="store_true", help="only what is pending, with an estimate of its cost")
+
+    c = command("run", "train pending runs, the most wanted first")
+    c.add_argument("patterns", nargs="*", metavar="PATTERN", help="experiment, arm, experiment/arm or hash; shell wildcards")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+    c.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    c.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    c.add_argument("--seeds", type=seed_list, help="0,1,4-6; default: all of the arm")
+    c.add_argument("--workers", type=positive, help="processes; default: one a CPU core, one for a GPU")
+    c.add_argument("--at-once", type=positive, help="seeds trained together in a process; default: 1 on CPU, 8 on a GPU")
+    c.add_argument("--budget", type=duration, help="stop in time: 90s, 9m, 1.5h")
+    c.add_argument("--out", help="folder for a pack of the new records and of the checkpoints under way")
+    c.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    c = command("add", "merge records and checkpoints that another machine brought", json=True)
+    c.add_argument("files", nargs="+", metavar="FILE")
+
+    c = command("show", "one run: its spec, numbers and costs", json=True)
+    c.add_argument("run", metavar="RUN", help="hash (or its beginning), or arm/seed")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+
+    c = command("params", "parameters of every arm, counted", json=True)
+    c.add_argument("--profile", default="full", choices=PROFILES)
+
+    c = command("data", "is the data at hand and whole?", json=True)
+    c.add_argument("action", nargs="?", default="check", choices=("check", "fetch"))
+    c.add_argument("corpora", nargs="*", metavar="CORPUS")
+
+    c = command("verify", "retrain recorded runs, the cheapest first, and compare", json=True)
+    c.add_argument("-n", type=positive, default=1, help="how many (default 1)")
+    c.add_argument("--profile", choices=PROFILES)
+
+    c = command("bench", "training throughput of the arms on this machine", json=True)
+    c.add_argument("patterns", nargs="*", metavar="ARM")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+    c.add_argument("--seconds", type=duration, default=5.0, help="time for each measurement (default 5s)")
+    return p
+
+
+def table(rows, columns=None):
+    """Rows of dicts as aligned text."""
+    if not rows:
+        return "nothing"
+    columns = columns or list(rows[0])
+    text = [[("" if r.get(c) is None else f"{r[c]:,}" if isinstance(r[c], int) else f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]))
+             for c in columns] for r in rows]  # fmt: skip
+    width = [max(map(len, col)) for col in zip(columns, *text, strict=True)]
+    right = [all(isinstance(r.get(c), (int, float, type(None))) for r in rows) for c in columns]
+    lines = [columns, *text]
+    return "\n".join("  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, width, right, strict=True)).rstrip() for line in lines)
+
+
+def emit(args, value, text):
+    """The JSON document, or the text for people."""
+    print(json.dumps(value, allow_nan=False) if args.json else text)
+
+
+def do_list(args):
+    store, patterns = Store(), tuple(args.patterns)
+    profiles = (args.profile,) if args.profile else PROFILES if args.json else ("full",)
+    rows = status(store, profiles, patterns)
+    if args.pending:
+        rows = [r for r in rows if r["status"] == "pending"]
+    if args.json:
+        return emit(args, rows, "")
+    print(table(summary(rows)) if rows else "no run is pending")
+    if args.pending and rows:
+        print(cost(rows))
+
+
+def do_run(args):
+    keys = queue.drain(tuple(args.patterns), args.profile, args.device, args.precision, args.seeds, args.workers, args.budget, args.out,
+                       args.at_once, args.quiet)  # fmt: skip
+    print(f"{len(keys)} runs recorded")
+
+
+def do_add(args):
+    result = queue.add(args.files, Store())
+    emit(args, result, "\n".join([*(f"refused: {r}" for r in result["refused"]),
+                                  f"{len(result['added'])} added, {len(result['known'])} known before, {len(result['refused'])} refused"]))  # fmt: skip
+    return 1 if result["refused"] else 0
+
+
+def do_show(args):
+    found = [r for r in Store().records().values() if r["hash"].startswith(args.run) or f"{r['arm']}/{r['seed']}" == args.run]
+    found = [r for r in found if r["profile"] == args.profile or r["hash"].startswith(args.run)]
+    if not found:
+        raise TrmError(f"no record of run {args.run!r}; `trm list` names the runs (a run is shown once it is recorded)")
+    emit(args, found, "\n\n".join(map(show_record, found)))
+
+
+def do_params(args):
+    rows, seen = [], set()
+    for run in grid(args.profile):
+        if (run.spec.experiment, run.arm) not in seen:
+            seen.add((run.spec.experiment, run.arm))
+            with torch.device("meta"):
+                count = sum(p.numel() for p in module(run.spec.experiment).build(run.spec).parameters())
+            rows.append({"experiment": run.spec.experiment, "arm": run.arm, "parameters": count})
+    emit(args, rows, table(rows))
+
+
+def do_data(args):
+    names = args.corpora or list(sources.CORPORA)
+    look = sources.fetch if args.action == "fetch" else sources.check
+    rows = [row for name in names for row in look(name)]
+    emit(args, rows, table(rows))
+    return 0 if all(r["ok"] for r in rows) else 2
+
+
+def do_verify(args):
+    rows = verify.verify(Store(), args.n, args.profile)
+    emit(args, rows, table(rows) if rows else "no record to verify")
+    return 0 if all(r["agrees"] for r in rows) else 1
+
+
+def do_bench(args):
+    rows = bench.bench(args.profile, tuple(args.patterns), args.seconds)
+    emit(args, rows, table(rows))
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    if args.data_root:
+        os.environ["TRM_DATA"] = args.data_root
+    try:
+        return globals()[f"do_{args.command}"](args) or 0
+    except TrmError as e:
+        print(f"trm: {e}", file=sys.stderr)
+        return e.code
+    except KeyboardInterrupt as e:
+        print(f"trm: interrupted; {e or 'nothing was lost'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

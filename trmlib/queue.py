@@ -1,0 +1,304 @@
+"""The queue: pending runs, drained by worker processes within a time budget, and carried between machines.
+
+A worker takes the first pending run that nobody holds (a lock per run), trains it and records it. One that
+is killed loses what came after its last checkpoint; the next drain goes on from there, here or, with the
+pack that a drain leaves, on another machine.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from trmlib.errors import TrmError
+from trmlib.experiments import EXPERIMENTS, module, select
+from trmlib.runs import KEY, Store, device_info, group_key, key_of, parse_record, write_atomically
+from trmlib.train import train
+
+RESERVE = 20  # seconds of a budget kept for the last evaluation and the packing
+PART = 15 * 2**20  # bytes: largest file of a pack
+PACKED_CHECKPOINTS = 50 * 2**20  # bytes of checkpoints a pack may hold
+LARGEST_RECORD = 2**20  # bytes a record may have in a pack
+LARGEST_CHECKPOINT = 512 * 2**20
+ALLOCATOR = {  # keep freed memory: mapping it anew each step costs up to a tenth of a CPU run
+    "MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "67108864",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}  # fmt: skip
+
+
+def torch_device(name):
+    """"auto", "cpu", "cuda" … → torch.device, or a clear error."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise TrmError(f"device {name!r} cannot be used here ({str(e).splitlines()[0]}); try cpu or auto") from None
+    return device
+
+
+def pending(runs, store, kind, precision):
+    """The runs without a record on this kind of device in this precision."""
+    return [r for r in runs if not store.path(r.spec.experiment, f"{r.spec.hash}.{kind}.{precision}").exists()]
+
+
+def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, tell=lambda **_: None):
+    """One worker: train pending runs until none is free or the deadline comes. `tell` hears of progress."""
+    kind = device_info(device)["kind"]
+    alike = groupby(pending(runs, store, kind, precision), key=lambda r: (r.spec.experiment, r.arm))
+    batches = [g[i : i + at_once] for g in (list(g) for _, g in alike) for i in range(0, len(g), at_once)]
+    for batch in batches:
+        with ExitStack() as held:
+            keys = [f"{r.spec.hash}.{kind}.{precision}" for r in batch]
+            mine = [held.enter_context(store.lock(k)) for k in keys]
+            if not all(mine) or len(pending(batch, store, kind, precision)) < len(batch):
+                continue
+            if time.monotonic() > deadline:
+                return
+            train_batch(batch, store, device, precision, deadline, tell)
+
+
+def train_batch(batch, store, device, precision, deadline, tell):
+    """Train runs that differ only in their seed, and record them."""
+    specs, last = [r.spec for r in batch], 0.0
+
+    def progress(step):
+        nonlocal last
+        if time.monotonic() - last > 0.5 or step == specs[0].train.steps:
+            last = time.monotonic()
+            tell(event="step", arm=batch[0].arm, seeds=[s.seed for s in specs], hash=specs[0].hash, step=step)
+
+    task = module(specs[0].experiment).Task(specs[0], device)
+    records = train(task, specs, store, device, precision, deadline, progress)
+    if records is None:
+        return
+    for run, record in zip(batch, records, strict=True):
+        store.add({**record, "arm": run.arm, "profile": run.profile})
+        tell(event=record["status"], arm=run.arm, seed=run.spec.seed, key=key_of(record), reason=record["reason"], nll=record["metrics"])
+    store.checkpoint(group_key(specs, device_info(device)["kind"], precision)).unlink(missing_ok=True)
+
+
+def drain(patterns=(), profile="full", device="auto", precision="fp32", seeds=None, workers=None, budget=None, out=None, at_once=None, quiet=False):
+    """Drain the queue with worker processes; returns the keys recorded. Packs them into `out`, if given."""
+    store, device = Store(), torch_device(device)
+    kind = device_info(device)["kind"]
+    todo = pending(select(profile, patterns, seeds), store, kind, precision)
+    workers = workers or (1 if device.type == "cuda" else os.cpu_count())
+    at_once = at_once or (8 if device.type == "cuda" else 1)
+    workers = max(1, min(workers, math.ceil(len(todo) / at_once)))
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    job = {"profile": profile, "hashes": [r.spec.hash for r in todo], "device": str(device), "precision": precision, "at_once": at_once,
+           "budget": None if budget is None else max(0.0, budget - RESERVE), "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
+    keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
+    if out is not None:
+        pack(store, keys, out)
+    if problems:
+        raise problems[0]
+    return keys
+
+
+def supervise(job, workers, todo, quiet):
+    """Start the workers, show their progress, collect the keys they recorded and the errors they met."""
+    threads = max(1, os.cpu_count() // workers) if job["device"] != "cpu" else max(1, min(2, os.cpu_count() // workers))
+    env = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "trmlib.queue"]
+    total = sum(r.spec.train.steps for r in todo)
+    steps, keys, problems, lock = {}, [], [], threading.Lock()
+    bar = tqdm(total=total, unit="step", unit_scale=True, disable=quiet, file=sys.stdout, mininterval=1, smoothing=0.1)
+
+    def listen(process):
+        for line in process.stdout:
+            event = json.loads(line)
+            with lock:
+                if event["event"] == "step":
+                    before = steps.get(event["hash"])
+                    steps[event["hash"]] = event["step"]
+                    seeds = len(event["seeds"])
+                    if before is None:  # what a checkpoint brought is not this drain's work
+                        bar.total -= event["step"] * seeds
+                    else:
+                        bar.update((event["step"] - before) * seeds)
+                    bar.set_postfix_str(f"{event['arm']} seed {','.join(map(str, event['seeds']))}", refresh=False)
+                elif event["event"] == "error":
+                    problems.append(TrmError(event["message"], event["code"]))
+                else:
+                    keys.append(event["key"])
+                    if event["event"] == "failed":
+                        bar.write(f"{event['arm']} seed {event['seed']} failed: {event['reason']} (recorded)", file=sys.stdout)
+
+    processes = [
+        subprocess.Popen([*command, json.dumps(job)], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True) for _ in range(workers)
+    ]
+    listeners = [threading.Thread(target=listen, args=(p,), daemon=True) for p in processes]
+    try:
+        for t in listeners:
+            t.start()
+        for p, t in zip(processes, listeners, strict=True):
+            p.wait()
+            t.join()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{len(keys)} runs were recorded; the others go on from their checkpoints with the next `trm run`") from None
+    finally:
+        for p in processes:
+            p.kill()
+            p.wait()
+        bar.close()
+    crashed = [p.returncode for p in processes if p.returncode not in (0, 2, 74)]
+    if crashed and not problems:
+        problems.append(TrmError(f"a worker died (exit status {crashed[0]}); `trm run` again goes on from its checkpoint", 1))
+    return keys, problems
+
+
+def worker_main(job):
+    """Entry of a worker process: one JSON event a line on standard output."""
+
+    def tell(**event):
+        print(json.dumps(event), flush=True)
+
+    store, device = Store(job["root"], job["cache"]), torch.device(job["device"])
+    deadline = math.inf if job["budget"] is None else time.monotonic() + job["budget"]
+    wanted = set(job["hashes"])
+    try:
+        runs = [r for r in select(job["profile"]) if r.spec.hash in wanted]
+        work(runs, store, device, job["precision"], job["at_once"], deadline, tell)
+    except TrmError as e:
+        tell(event="error", message=str(e), code=e.code)
+        return e.code
+    return 0
+
+
+# ---------------------------------------------------------------- between machines
+
+
+def pack(store, keys, out):
+    """Write records.zip (the given keys) and checkpoints.zip.1of3 … (what is under way) into the folder `out`."""
+    out, records = Path(out), io.BytesIO()
+    with zipfile.ZipFile(records, "w", zipfile.ZIP_DEFLATED) as z:
+        for path in sorted(store.root.glob("*/*.json")):
+            if path.stem in set(keys):
+                z.write(path, f"records/{path.parent.name}/{path.name}")
+    write_atomically(out / "records.zip", records.getvalue())
+    chosen, size = [], 0
+    for path in sorted((store.cache / "checkpoints").glob("*.safetensors"), key=os.path.getmtime, reverse=True):
+        if size + path.stat().st_size <= PACKED_CHECKPOINTS:
+            chosen, size = [*chosen, path], size + path.stat().st_size
+    if chosen:
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as z:
+            for path in chosen:
+                z.write(path, f"checkpoints/{path.name}")
+        whole = whole.getvalue()
+        n = math.ceil(len(whole) / PART)
+        for i in range(n):
+            write_atomically(out / f"checkpoints.zip.{i + 1}of{n}", whole[i * PART : (i + 1) * PART])
+
+
+def add(files, store):
+    """Merge what another machine brought: records.zip, single records, all parts of a checkpoints.zip.
+    Returns {"added": [...], "known": [...], "refused": [reasons]}. Nothing in a file is trusted: names are
+    matched, sizes bounded, contents checked, and the store alone decides where a thing is written."""
+    result = {"added": [], "known": [], "refused": []}
+    for name, data in contents(files):
+        try:
+            record = re.fullmatch(r"records/([a-z0-9_-]+)/[^/]+\.json", name)
+            checkpoint = re.fullmatch(rf"checkpoints/({KEY.pattern})\.safetensors", name)
+            if record:
+                new = add_record(store, name, data)
+            elif checkpoint:
+                new = add_checkpoint(store, checkpoint[1], data)
+            else:
+                raise TrmError(f"{name}: neither a record nor a checkpoint of a pack; not taken")
+            result["added" if new else "known"].append(name)
+        except TrmError as e:
+            result["refused"].append(str(e))
+    return result
+
+
+def contents(files):
+    """(name, bytes) of everything in the given files, sizes bounded."""
+    parts = {}
+    for file in map(Path, files):
+        part = re.fullmatch(r"checkpoints\.zip\.(\d+)of(\d+)", file.name)
+        try:
+            if file.stat().st_size > LARGEST_CHECKPOINT:
+                raise TrmError(f"{file} is larger than any pack; not read")
+            data = file.read_bytes()
+        except OSError as e:
+            raise TrmError(f"cannot read {file}: {e.strerror}") from None
+        if part:
+            parts.setdefault(int(part[2]), {})[int(part[1])] = data
+        elif file.suffix == ".json":
+            yield f"records/single/{file.name}", data
+        else:
+            yield from unzip(file.name, data)
+    for n, found in parts.items():
+        missing = [f"checkpoints.zip.{i}of{n}" for i in range(1, n + 1) if i not in found]
+        if missing:
+            raise TrmError(f"parts of a pack are missing: {', '.join(missing)}; give all of them at once")
+        yield from unzip("checkpoints.zip", b"".join(found[i] for i in range(1, n + 1)))
+
+
+def unzip(name, data):
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as z:
+            entries = z.infolist()
+            if len(entries) > 10_000 or sum(e.file_size for e in entries) > 2 * LARGEST_CHECKPOINT:
+                raise TrmError(f"{name} unpacks to more than any pack holds; not read")
+            for entry in entries:
+                limit = LARGEST_RECORD if entry.filename.endswith(".json") else LARGEST_CHECKPOINT
+                with z.open(entry) as f:  # read no more than allowed, whatever the header says
+                    content = f.read(limit + 1)
+                if len(content) > limit:
+                    raise TrmError(f"{name}: {entry.filename} is larger than {limit} bytes; not read")
+                yield entry.filename, content
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zipfile.zlib.error) as e:
+        raise TrmError(f"{name} is not a whole zip archive ({e}); copy it again") from None
+
+
+def add_record(store, name, data):
+    record = parse_record(data.decode("utf-8", "replace"), name)
+    if record["experiment"] not in EXPERIMENTS:
+        raise TrmError(f"{name}: unknown experiment {record['experiment']!r}; update trmlib or drop it")
+    return store.add(record)
+
+
+def add_checkpoint(store, key, data):
+    """Take a checkpoint unless the run is recorded or a more advanced checkpoint lies here."""
+    path = store.checkpoint(key)
+    arrived = path.with_name(f".{path.name}.arrived")
+    write_atomically(arrived, data)
+    try:
+        here = steps_done(path) if path.exists() else -1
+        if any(store.root.glob(f"*/{key}.json")) or steps_done(arrived) <= here:
+            return False
+        os.replace(arrived, path)
+        return True
+    finally:
+        arrived.unlink(missing_ok=True)
+
+
+def steps_done(path):
+    try:
+        with safe_open(path, "pt") as f:
+            return int(json.loads(f.metadata()["trm"])["done"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise TrmError(f"checkpoint {path.name} is damaged ({e}); not taken") from None
+
+
+if __name__ == "__main__":
+    sys.exit(worker_main(json.loads(sys.argv[1])))

@@ -1,0 +1,123 @@
+"""Runs and records as rows and frames: what `trm list` prints and what the notebooks read."""
+
+from statistics import median
+
+import pandas as pd
+
+from trmlib.errors import TrmError
+from trmlib.experiments import grid, select
+
+
+def status(store, profiles, patterns=()):
+    """One row for every record of every run in the grids, and one for every run without a record."""
+    records, rows = {}, []
+    for record in store.records().values():
+        records.setdefault(record["hash"], []).append(record)
+    for profile in profiles:
+        for run in select(profile, patterns) if len(profiles) == 1 else chosen(profile, patterns):
+            base = {"experiment": run.spec.experiment, "arm": run.arm, "seed": run.spec.seed, "profile": profile, "hash": run.spec.hash}
+            blank = dict.fromkeys(("parameters", "train_flops", "inference_flops", "serial_depth", "device", "precision", "seconds", "metrics"))
+            for r in records.get(run.spec.hash, []):
+                copied = {k: r[k] for k in ("status", "steps", *blank)} | {"device": r["device"]["kind"]}
+                rows.append(base | copied)
+            if run.spec.hash not in records:
+                rows.append(base | {"status": "pending", "steps": run.spec.train.steps} | blank)
+    return estimated(rows)
+
+
+def chosen(profile, patterns):
+    """As `select`, for several profiles at once: a pattern may match in only some of them."""
+    try:
+        return select(profile, patterns)
+    except TrmError:
+        return []
+
+
+def estimated(rows):
+    """Pending rows with `estimated_seconds`: seconds a step of the same arm, else of the experiment, times their steps."""
+    rates = {}
+    for r in rows:
+        if r["seconds"]:
+            for key in ((r["experiment"], r["profile"], r["arm"]), (r["experiment"], r["profile"])):
+                rates.setdefault(key, []).append(r["seconds"] / r["steps"])
+    for r in rows:
+        if r["status"] == "pending":
+            near = (r["experiment"], r["profile"], r["arm"]), (r["experiment"], r["profile"])
+            rate = next((median(rates[k]) for k in near if k in rates), None)
+            r["estimated_seconds"] = None if rate is None else rate * r["steps"]
+    return rows
+
+
+def summary(rows):
+    """One row an arm: how many seeds in which state, and the mean result."""
+    groups = {}
+    for r in rows:
+        groups.setdefault((r["profile"], r["experiment"], r["arm"], r["device"] or ""), []).append(r)
+    out = []
+    for (profile, experiment, arm, device), g in groups.items():
+        count = {s: sum(r["status"] == s for r in g) for s in ("recorded", "pending", "failed")}
+        seconds = [s for r in g if (s := r["seconds"] or r.get("estimated_seconds"))]
+        out.append({"profile": profile, "experiment": experiment, "arm": arm, "device": device, **count, "minutes": sum(seconds) / 60})
+    return out
+
+
+def cost(rows):
+    """One line on what the pending rows will take."""
+    known = [r["estimated_seconds"] for r in rows if r["estimated_seconds"]]
+    text = f"{len(rows)} runs pending"
+    if known:
+        text += f", about {sum(known) / 3600:.1f} core-hours at the speed of the recorded ones"
+    return text + (f" ({len(rows) - len(known)} of them without an estimate)" if len(known) < len(rows) else "") + "; `trm run` trains them"
+
+
+def show_record(record):
+    """A record as text, its curve left out."""
+    lines = [f"{record['experiment']} / {record['arm']} / seed {record['seed']} ({record['profile']}), {record['status']} {record['reason']}".rstrip()]
+    for key in ("hash", "spec", "steps", "parameters", "train_flops", "inference_flops", "serial_depth", "seconds", "device", "precision",
+                "mode", "versions", "commit", "data", "metrics"):  # fmt: skip
+        lines.append(f"  {key:16} {record[key]}")
+    return "\n".join(lines)
+
+
+def frame(store, experiment, profile):
+    """Tidy frame, a row a recorded or failed run of the profile, its metrics as columns and the record itself in `record`.
+
+    All rows are of one device kind and precision, the pair with the most records: pairs never mix them."""
+    records = store.records(experiment)
+    rows = []
+    for run in grid(profile):
+        for key, r in records.items():
+            if r["hash"] == run.spec.hash:
+                rows.append({"arm": run.arm, "seed": run.spec.seed, "key": key, "device": r["device"]["kind"], "precision": r["precision"],
+                             **{k: r[k] for k in ("status", "steps", "parameters", "train_flops", "inference_flops", "serial_depth", "seconds")},
+                             **r["metrics"], "record": r})  # fmt: skip
+    if not rows:
+        return pd.DataFrame(columns=["arm", "seed", "key", "device", "precision", "status", "record"])
+    df = pd.DataFrame(rows)
+    device, precision = df.groupby(["device", "precision"]).size().idxmax()
+    return df[(df.device == device) & (df.precision == precision)].reset_index(drop=True)
+
+
+def curves(df, value="nll"):
+    """Long frame (arm, seed, step, value) of the curves in a frame of records."""
+    parts = [pd.DataFrame({"arm": r.arm, "seed": r.seed, "step": r.record["curve"]["step"], value: r.record["curve"][value]}) for r in df.itertuples()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["arm", "seed", "step", value])
+
+
+def by_pass(df, metric="nll_b"):
+    """Long frame (arm, seed, pass, metric): the read-out after each pass."""
+    rows = [
+        {"arm": r.arm, "seed": r.seed, "pass": k, metric: v}
+        for r in df.itertuples() if r.status == "recorded"
+        for k, v in enumerate(r.record["detail"]["by_pass"][metric])
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "seed", "pass", metric])
+
+
+def keys_digest(df):
+    """The records a figure shows, as one short digest."""
+    from trmlib.runs import spec_hash
+
+    return spec_hash(sorted(r["digest"] for r in df.record))
+
+
