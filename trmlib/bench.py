@@ -5,7 +5,7 @@ import time
 import torch
 
 from trmlib.experiments import module, select
-from trmlib.queue import torch_device
+from trmlib.runs import torch_device
 from trmlib.train import PRECISIONS, Weights, costs, stacked, step
 
 
@@ -61,5 +61,3 @@ def throughput(spec, device, dtype, seeds, seconds):
 
     calls, elapsed = timed(call, device, seconds)
     return calls / elapsed, flops
-
-

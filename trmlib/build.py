@@ -5,8 +5,6 @@ the article go where they are committed, except for another profile than the def
 """
 
 import argparse
-import ast
-import hashlib
 import json
 import multiprocessing
 import os
@@ -14,44 +12,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import jupytext
-import nbformat
 import yaml
-from jupytext.compare import NotebookDifference, compare_notebooks
 from tqdm import tqdm
 
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES
+from trmlib.pairs import choose, pair, parameter_names, read_source
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST = ("00_overview", "07_article")  # in this order, after the chapters: they read what the others wrote
 KERNEL_ENV = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger, no warning about it
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # draws with agg, and shows the figure in the executed notebook
 }
-
-
-def read_source(py):
-    """A notebook from its percent .py. A cell's id is a hash of its text: it stays as long as the text does."""
-    nb = jupytext.read(py, fmt="py:percent")
-    seen = Counter()
-    for cell in nb.cells:
-        text = f"{cell.cell_type}:{cell.source}"
-        seen[text] += 1
-        cell.id = hashlib.sha256(f"{text}:{seen[text]}".encode()).hexdigest()[:12]
-    nb.metadata.pop("jupytext", None)  # the formats are in jupytext.toml, and a version number would change the file
-    return nb
-
-
-def parameter_names(nb):
-    """Names assigned in the cell tagged `parameters`."""
-    source = "\n".join(c.source for c in nb.cells if "parameters" in c.metadata.get("tags", []))
-    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def parameters_for(sources, required, optional, chosen):
@@ -67,33 +45,32 @@ def parameters_for(sources, required, optional, chosen):
     return {py: {k: v for k, v in (required | optional | chosen).items() if k in names} for py, names in known.items()}
 
 
-def execute(source, target, parameters):
+def execute(source, target, parameters, runtime):
     """Execute one notebook in this process, which runs nothing else. Returns None, or the line that says what failed."""
     import papermill
     from traitlets.config import Config
 
+    spec = runtime / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    folders = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), str(runtime))
+    os.environ.update(KERNEL_ENV | folders, MPLCONFIGDIR=str(target.parent / ".matplotlib"))
     os.environ.pop("MATPLOTLIBRC", None)  # nobody's own style in the figures
+    # sockets in a folder of its own, no ports: two kernels cannot meet
+    config = Config(KernelManager={"transport": "ipc", "connection_file": str(runtime / "kernel.json")})
     partial = target.with_name(f".{target.stem}.partial.ipynb")
     failed = target.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory(prefix="trm-") as runtime:  # a short path, as a socket's must be
-        spec = Path(runtime) / "kernels" / "python3" / "kernel.json"
-        spec.parent.mkdir(parents=True)
-        argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-        folders = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), runtime)
-        os.environ.update(KERNEL_ENV | folders, MPLCONFIGDIR=str(target.parent / ".matplotlib"))
-        # sockets in a folder of its own, no ports: two kernels cannot meet
-        config = Config(KernelManager={"transport": "ipc", "connection_file": f"{runtime}/kernel.json"})
-        try:
-            nb = read_source(source)
-            papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, progress_bar=False)
-            partial.replace(target)
-            failed.unlink(missing_ok=True)
-            return None
-        except papermill.PapermillExecutionError as e:
-            what = f"the cell {e.source.strip().splitlines()[0]!r} raised {e.ename}: {e.evalue}"
-        except Exception as e:
-            what = f"{type(e).__name__}: {e}"
+    try:
+        nb = read_source(source)
+        papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, progress_bar=False)
+        partial.replace(target)
+        failed.unlink(missing_ok=True)
+        return None
+    except papermill.PapermillExecutionError as e:
+        what = f"the cell {e.source.strip().splitlines()[0]!r} raised {e.ename}: {e.evalue}"
+    except Exception as e:
+        what = f"{type(e).__name__}: {e}"
     where = f" (see {partial.replace(failed)})" if partial.exists() else ""
     target.unlink(missing_ok=True)  # an older success would pass for this one
     return f"{source.name} failed: {' '.join(what.split())}{where}"
@@ -104,11 +81,16 @@ def reproduce(sources, build, parameters, jobs=2):
     build.mkdir(parents=True, exist_ok=True)
     stages = [[py for py in sources if py.stem not in LAST], *([py for py in sources if py.stem == name] for name in LAST)]
     errors = []
-    with tqdm(total=len(sources), unit="notebook", file=sys.stdout) as bar:
+    runtimes = tempfile.TemporaryDirectory(prefix="trm-", ignore_cleanup_errors=True)  # a short path, as a socket's must be
+    with runtimes as runtime, tqdm(total=len(sources), unit="notebook", file=sys.stdout) as bar:
         for stage in filter(None, stages):
+            if errors:
+                errors += [f"{py.name} was not executed: it reads what the others write" for py in stage]
+                continue
             pool = ProcessPoolExecutor(min(jobs, len(stage)), multiprocessing.get_context("spawn"))
             try:
-                futures = {pool.submit(execute, py, build / f"{py.stem}.ipynb", parameters[py]): py for py in stage}
+                tasks = ((py, build / f"{py.stem}.ipynb", parameters[py], Path(runtime, py.stem)) for py in stage)
+                futures = {pool.submit(execute, *task): task[0] for task in tasks}
                 for future in as_completed(futures):
                     crash = future.exception()
                     error = f"{futures[future].name} failed: its process ended ({crash})" if crash else future.result()
@@ -120,53 +102,8 @@ def reproduce(sources, build, parameters, jobs=2):
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
-            if errors:
-                break  # what reads the others' results must not be built on half of them
     if errors:
         raise TrmError("\n".join(errors), code=1)
-
-
-def choose(notebooks, chapter=None):
-    """The sources, or the one of a chapter ("02", "2", "02_masked")."""
-    sources = sorted(notebooks.glob("[0-9][0-9]_*.py"))
-    names = [py.stem for py in sources]
-    if chapter:
-        sources = [py for py in sources if py.stem == chapter or py.stem.startswith(f"{chapter.zfill(2)}_")]
-    if not sources:
-        raise TrmError(f"no notebook {chapter or ''} in {notebooks}; there are: {', '.join(names) or 'none'}")
-    return sources
-
-
-def pair(notebooks, check=False):
-    """Write each .ipynb whose content is not its .py's, or that carries outputs; with `check`, only name them."""
-    sources = choose(notebooks)
-    problems = {py: problem for py in sources if (problem := unpaired(py))}
-    lonely = [nb.name for nb in sorted(notebooks.glob("*.ipynb")) if not nb.with_suffix(".py").exists()]
-    if lonely:
-        raise TrmError(f"no .py for {', '.join(lonely)}: the .py is the source; write it or remove the .ipynb", code=1)
-    if check and problems:
-        lines = [f"{py.with_suffix('.ipynb').name} {problem}" for py, problem in problems.items()]
-        raise TrmError("\n".join([*lines, "write each .ipynb from its .py with `make pairs`"]), code=1)
-    for py in problems:
-        nbformat.write(read_source(py), py.with_suffix(".ipynb"))
-        print(f"wrote {py.with_suffix('.ipynb').name}")
-    if not problems:
-        print(f"{len(sources)} pairs in sync")
-
-
-def unpaired(py):
-    """What is wrong with the .ipynb of a .py, or None."""
-    path = py.with_suffix(".ipynb")
-    if not path.exists():
-        return "is missing"
-    try:
-        stored = nbformat.read(path, as_version=4)
-        compare_notebooks(stored, read_source(py), fmt="py:percent", compare_outputs=False)
-    except NotebookDifference:
-        return f"differs from {py.name}"
-    except Exception as e:
-        return f"cannot be read ({type(e).__name__})"
-    return "has outputs" if any(c.get("outputs") or c.get("execution_count") for c in stored.cells) else None
 
 
 def differing(rebuilt, committed, whole=False):
@@ -185,7 +122,7 @@ def trm(*args):
 
 
 def assignment(text):
-    """"name=value", the value as in YAML."""
+    """ "name=value", the value as in YAML."""
     name, sign, value = text.partition("=")
     if not (sign and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"{text!r}: write it as name=value")
@@ -214,7 +151,8 @@ def command(args):
     reproduce(sources, base, parameters, args.jobs)
     if args.check:
         if changed := differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article"):
-            raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, "run `make reproduce`"]), code=1)
+            advice = "run `make reproduce`, and remove what no notebook writes"
+            raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, advice]), code=1)
         print("a rebuild from the records gives figures/ and article/ byte for byte")
     elif profile != "smoke":
         print("still to be trained:", flush=True)
@@ -232,7 +170,7 @@ def main(argv=None):
     p.add_argument("--train", action="store_true", help="train the pending runs first")
     p.add_argument("--chapter", help="one notebook, such as 02")
     p.add_argument("--jobs", type=int, default=2, help="notebooks at once")
-    p.add_argument("--set", action="append", type=assignment, default=[], metavar="NAME=VALUE", help="a parameter, for the notebooks that have it")
+    p.add_argument("--set", action="append", type=assignment, default=[], metavar="NAME=VALUE", help="for the notebooks that have NAME")
     p.add_argument("--figures", type=Path)
     p.add_argument("--article", type=Path)
     p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")

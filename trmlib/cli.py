@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from trmlib import bench, queue, verify
+from trmlib import bench, queue, reevaluate, verify
 from trmlib.data import sources
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
@@ -16,7 +16,7 @@ from trmlib.tables import cost, show_record, status, summary
 
 
 def duration(text):
-    """"9m", "90s", "1.5h" or plain seconds → seconds."""
+    """ "9m", "90s", "1.5h" or plain seconds → seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
@@ -29,7 +29,7 @@ def duration(text):
 
 
 def seed_list(text):
-    """"0,1,4-6" → [0, 1, 4, 5, 6]."""
+    """ "0,1,4-6" → [0, 1, 4, 5, 6]."""
     try:
         ranges = [[int(n) for n in part.split("-")] for part in text.split(",")]
         return [n for r in ranges for n in range(r[0], r[-1] + 1)]
@@ -71,6 +71,12 @@ def parser():
     c.add_argument("--out", help="folder for a pack of the new records and of the checkpoints under way")
     c.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    c = command("evaluate", "measure trained weights anew, where they lie in the cache")
+    c.add_argument("patterns", nargs="*", metavar="PATTERN", help="experiment, arm, experiment/arm or hash; shell wildcards")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+    c.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    c.add_argument("--quiet", action="store_true", help="no progress bar")
+
     c = command("add", "merge records and checkpoints that another machine brought", json=True)
     c.add_argument("files", nargs="+", metavar="FILE")
 
@@ -106,7 +112,9 @@ def table(rows, columns=None):
     width = [max(map(len, col)) for col in zip(columns, *text, strict=True)]
     right = [all(isinstance(r.get(c), (int, float, type(None))) for r in rows) for c in columns]
     lines = [columns, *text]
-    return "\n".join("  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, width, right, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, width, right, strict=True)).rstrip() for line in lines
+    )
 
 
 def emit(args, value, text):
@@ -131,6 +139,11 @@ def do_run(args):
     keys = queue.drain(tuple(args.patterns), args.profile, args.device, args.precision, args.seeds, args.workers, args.budget, args.out,
                        args.at_once, args.quiet)  # fmt: skip
     print(f"{len(keys)} runs recorded")
+
+
+def do_evaluate(args):
+    added, missing = reevaluate.evaluate(Store(), tuple(args.patterns), args.profile, args.device, quiet=args.quiet)
+    print(f"{added} evaluations added" + (f"; weights of {len(missing)} are not here" if missing else ""))
 
 
 def do_add(args):

@@ -68,9 +68,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.attention = Attention(d, heads, dropout)
-        self.mlp = nn.Sequential(
-            nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout)
-        )
+        self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
 
     def forward(self, x, at=None, mask=None):
         """x (b, t, d) → (b, t, d); with `at` (b, q) only those positions are computed → (b, q, d)."""

@@ -19,13 +19,13 @@ from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from trmlib.errors import TrmError
 from trmlib.experiments import EXPERIMENTS, module, select
-from trmlib.runs import KEY, Store, device_info, group_key, key_of, parse_record, write_atomically
+from trmlib.reevaluate import evaluate
+from trmlib.runs import KEY, Store, device_info, group_key, key_of, parse_evaluation, parse_record, torch_device, write_atomically
 from trmlib.train import train
 
 RESERVE = 20  # seconds of a budget kept for the last evaluation and the packing
@@ -37,18 +37,6 @@ ALLOCATOR = {  # keep freed memory: mapping it anew each step costs up to a tent
     "MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "67108864",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }  # fmt: skip
-
-
-def torch_device(name):
-    """"auto", "cpu", "cuda" … → torch.device, or a clear error."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise TrmError(f"device {name!r} cannot be used here ({str(e).splitlines()[0]}); try cpu or auto") from None
-    return device
 
 
 def pending(runs, store, kind, precision):
@@ -92,7 +80,9 @@ def train_batch(batch, store, device, precision, deadline, tell):
     store.checkpoint(group_key(specs, device_info(device)["kind"], precision)).unlink(missing_ok=True)
 
 
-def drain(patterns=(), profile="full", device="auto", precision="fp32", seeds=None, workers=None, budget=None, out=None, at_once=None, quiet=False):
+def drain(
+    patterns=(), profile="full", device="auto", precision="fp32", seeds=None, workers=None, budget=None, out=None, at_once=None, quiet=False
+):
     """Drain the queue with worker processes; returns the keys recorded. Packs them into `out`, if given."""
     store, device = Store(), torch_device(device)
     kind = device_info(device)["kind"]
@@ -104,12 +94,18 @@ def drain(patterns=(), profile="full", device="auto", precision="fp32", seeds=No
         Path(out).mkdir(parents=True, exist_ok=True)
     job = {"profile": profile, "hashes": [r.spec.hash for r in todo], "device": str(device), "precision": precision, "at_once": at_once,
            "budget": None if budget is None else max(0.0, budget - RESERVE), "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
+    deadline, before = math.inf if budget is None else time.monotonic() + job["budget"], evaluation_files(store)
     keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
+    evaluate(store, patterns, profile, device, precision, deadline, quiet)
     if out is not None:
-        pack(store, keys, out)
+        pack(store, keys, evaluation_files(store) - before, out)
     if problems:
         raise problems[0]
     return keys
+
+
+def evaluation_files(store):
+    return set(store.root.glob("*/evaluations/*.json"))
 
 
 def supervise(job, workers, todo, quiet):
@@ -142,7 +138,8 @@ def supervise(job, workers, todo, quiet):
                         bar.write(f"{event['arm']} seed {event['seed']} failed: {event['reason']} (recorded)", file=sys.stdout)
 
     processes = [
-        subprocess.Popen([*command, json.dumps(job)], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True) for _ in range(workers)
+        subprocess.Popen([*command, json.dumps(job)], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
+        for _ in range(workers)
     ]
     listeners = [threading.Thread(target=listen, args=(p,), daemon=True) for p in processes]
     try:
@@ -152,7 +149,9 @@ def supervise(job, workers, todo, quiet):
             p.wait()
             t.join()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{len(keys)} runs were recorded; the others go on from their checkpoints with the next `trm run`") from None
+        raise KeyboardInterrupt(
+            f"{len(keys)} runs were recorded; the others go on from their checkpoints with the next `trm run`"
+        ) from None
     finally:
         for p in processes:
             p.kill()
@@ -170,7 +169,7 @@ def worker_main(job):
     def tell(**event):
         print(json.dumps(event), flush=True)
 
-    store, device = Store(job["root"], job["cache"]), torch.device(job["device"])
+    store, device = Store(job["root"], job["cache"]), torch_device(job["device"])
     deadline = math.inf if job["budget"] is None else time.monotonic() + job["budget"]
     wanted = set(job["hashes"])
     try:
@@ -185,13 +184,15 @@ def worker_main(job):
 # ---------------------------------------------------------------- between machines
 
 
-def pack(store, keys, out):
-    """Write records.zip (the given keys) and checkpoints.zip.1of3 … (what is under way) into the folder `out`."""
+def pack(store, keys, evaluations, out):
+    """Write records.zip (the given keys and evaluation files) and checkpoints.zip.1of3 … (what is under way) into the folder `out`."""
     out, records = Path(out), io.BytesIO()
     with zipfile.ZipFile(records, "w", zipfile.ZIP_DEFLATED) as z:
         for path in sorted(store.root.glob("*/*.json")):
             if path.stem in set(keys):
                 z.write(path, f"records/{path.parent.name}/{path.name}")
+        for path in sorted(evaluations):
+            z.write(path, f"evaluations/{path.parents[1].name}/{path.name}")
     write_atomically(out / "records.zip", records.getvalue())
     chosen, size = [], 0
     for path in sorted((store.cache / "checkpoints").glob("*.safetensors"), key=os.path.getmtime, reverse=True):
@@ -216,9 +217,12 @@ def add(files, store):
     for name, data in contents(files):
         try:
             record = re.fullmatch(r"records/([a-z0-9_-]+)/[^/]+\.json", name)
+            evaluation = re.fullmatch(r"evaluations/[a-z0-9_-]+/[^/]+\.json", name)
             checkpoint = re.fullmatch(rf"checkpoints/({KEY.pattern})\.safetensors", name)
             if record:
                 new = add_record(store, name, data)
+            elif evaluation:
+                new = store.add_evaluation(known(parse_evaluation(data.decode("utf-8", "replace"), name), name))
             elif checkpoint:
                 new = add_checkpoint(store, checkpoint[1], data)
             else:
@@ -271,10 +275,14 @@ def unzip(name, data):
 
 
 def add_record(store, name, data):
-    record = parse_record(data.decode("utf-8", "replace"), name)
+    return store.add(known(parse_record(data.decode("utf-8", "replace"), name), name))
+
+
+def known(record, name):
+    """The record, if its experiment is one of ours."""
     if record["experiment"] not in EXPERIMENTS:
         raise TrmError(f"{name}: unknown experiment {record['experiment']!r}; update trmlib or drop it")
-    return store.add(record)
+    return record
 
 
 def add_checkpoint(store, key, data):

@@ -32,6 +32,9 @@ FIELDS = {
     "serial_depth": int, "seconds": float, "device": dict, "precision": str, "mode": dict, "versions": dict, "commit": str,
     "data": dict, "digest": str,
 }  # fmt: skip
+EVALUATION_FIELDS = {
+    "schema": int, "name": str, "experiment": str, "runs": list, "result": dict, "versions": dict, "commit": str, "digest": str,
+}  # fmt: skip
 KEY = re.compile(r"[0-9a-f]{16}\.[a-z0-9-]+\.[a-z0-9]+")
 NAME = re.compile(r"[a-z0-9_-]+")
 
@@ -139,8 +142,8 @@ def write_atomically(path, data):
         raise TrmError(f"cannot write {path}: {e.strerror}; free some space and run again, nothing was lost", code=74) from None
 
 
-def parse_record(text, where):
-    """A record from its text, or an error naming the file and what is wrong with it."""
+def parse(text, where, fields):
+    """A record or evaluation from its text, or an error naming the file and what is wrong with it."""
     try:
         record = json.loads(text)
     except ValueError as e:
@@ -149,16 +152,31 @@ def parse_record(text, where):
         raise TrmError(f"record {where} has no schema number; restore it (git checkout) or move it away")
     if record["schema"] > SCHEMA:
         raise TrmError(f"record {where} has schema {record['schema']}, this version reads up to {SCHEMA}; update trmlib")
-    for name, kind in FIELDS.items():
+    for name, kind in fields.items():
         if not isinstance(record.get(name), kind):
             raise TrmError(f"record {where}: field {name!r} is missing or not {kind.__name__}; restore it or move it away")
     if record["digest"] != digest(record):
         raise TrmError(f"record {where} was edited or damaged (its digest does not match); restore it (git checkout) or move it away")
+    if not NAME.fullmatch(record["experiment"]):
+        raise TrmError(f"record {where}: experiment {record['experiment']!r} is not of the known form")
+    return record
+
+
+def parse_record(text, where):
+    """The record of a run, checked."""
+    record = parse(text, where, FIELDS)
     if spec_hash(record["spec"]) != record["hash"]:
         raise TrmError(f"record {where}: its hash {record['hash']} is not that of its spec; restore it or move it away")
-    bad = record["status"] not in STATUSES or not KEY.fullmatch(key_of(record)) or not NAME.fullmatch(record["experiment"])
-    if bad:
-        raise TrmError(f"record {where}: status, hash, device or experiment is not of the known form")
+    if record["status"] not in STATUSES or not KEY.fullmatch(key_of(record)):
+        raise TrmError(f"record {where}: status, hash or device is not of the known form")
+    return record
+
+
+def parse_evaluation(text, where):
+    """An evaluation of trained weights, checked."""
+    record = parse(text, where, EVALUATION_FIELDS)
+    if not NAME.fullmatch(record["name"]) or not all(isinstance(k, str) and KEY.fullmatch(k) for k in record["runs"]):
+        raise TrmError(f"record {where}: name or runs are not of the known form")
     return record
 
 
@@ -202,6 +220,27 @@ class Store:
         write_atomically(path, (json.dumps(record, sort_keys=True, indent=1) + "\n").encode())
         return True
 
+    def evaluation_path(self, experiment, name, keys):
+        return self.root / experiment / "evaluations" / f"{name}.{spec_hash(sorted(keys))}.json"
+
+    def add_evaluation(self, record):
+        """Write an evaluation {experiment, name, runs (keys), result}; as `add`, it never overwrites."""
+        record = rounded({"schema": SCHEMA, **host(), **record}, digits=5)
+        record["digest"] = digest(record)
+        path = self.evaluation_path(record["experiment"], record["name"], record["runs"])
+        parse_evaluation(canonical(record), path)
+        if path.exists():
+            if parse_evaluation(path.read_text(errors="replace"), path)["result"] == record["result"]:
+                return False
+            raise TrmError(f"{path} already holds other numbers; nothing was overwritten")
+        write_atomically(path, (json.dumps(record, sort_keys=True) + "\n").encode())
+        return True
+
+    def evaluations(self, experiment, name):
+        """All evaluations of this name, every one checked."""
+        paths = sorted(self.root.glob(f"{experiment}/evaluations/{name}.*.json"))
+        return [parse_evaluation(p.read_text(errors="replace"), p) for p in paths]
+
     @contextmanager
     def lock(self, key):
         """Yields True while this process holds the run, False if another one does; a dead process holds nothing."""
@@ -224,11 +263,29 @@ def same_result(a, b):
 @cache
 def host():
     """Versions and commit, for the record."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], check=False, capture_output=True, text=True, cwd=REPOSITORY)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
     from trmlib import __version__
 
     versions = {"trmlib": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     return {"versions": versions, "commit": git.stdout.strip() or "unknown"}
+
+
+def torch_device(name):
+    """ "auto", "cpu", "cuda" … → torch.device, or a clear error."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise TrmError(f"device {name!r} cannot be used here ({str(e).splitlines()[0]}); try cpu or auto") from None
+    return device
 
 
 def device_info(device):

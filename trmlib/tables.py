@@ -6,6 +6,7 @@ import pandas as pd
 
 from trmlib.errors import TrmError
 from trmlib.experiments import grid, select
+from trmlib.runs import spec_hash
 
 
 def status(store, profiles, patterns=()):
@@ -16,7 +17,9 @@ def status(store, profiles, patterns=()):
     for profile in profiles:
         for run in select(profile, patterns) if len(profiles) == 1 else chosen(profile, patterns):
             base = {"experiment": run.spec.experiment, "arm": run.arm, "seed": run.spec.seed, "profile": profile, "hash": run.spec.hash}
-            blank = dict.fromkeys(("parameters", "train_flops", "inference_flops", "serial_depth", "device", "precision", "seconds", "metrics"))
+            blank = dict.fromkeys(
+                ("parameters", "train_flops", "inference_flops", "serial_depth", "device", "precision", "seconds", "metrics")
+            )
             for r in records.get(run.spec.hash, []):
                 copied = {k: r[k] for k in ("status", "steps", *blank)} | {"device": r["device"]["kind"]}
                 rows.append(base | copied)
@@ -72,7 +75,9 @@ def cost(rows):
 
 def show_record(record):
     """A record as text, its curve left out."""
-    lines = [f"{record['experiment']} / {record['arm']} / seed {record['seed']} ({record['profile']}), {record['status']} {record['reason']}".rstrip()]
+    lines = [
+        f"{record['experiment']} / {record['arm']} / seed {record['seed']} ({record['profile']}), {record['status']} {record['reason']}".rstrip()
+    ]
     for key in ("hash", "spec", "steps", "parameters", "train_flops", "inference_flops", "serial_depth", "seconds", "device", "precision",
                 "mode", "versions", "commit", "data", "metrics"):  # fmt: skip
         lines.append(f"  {key:16} {record[key]}")
@@ -100,7 +105,10 @@ def frame(store, experiment, profile):
 
 def curves(df, value="nll"):
     """Long frame (arm, seed, step, value) of the curves in a frame of records."""
-    parts = [pd.DataFrame({"arm": r.arm, "seed": r.seed, "step": r.record["curve"]["step"], value: r.record["curve"][value]}) for r in df.itertuples()]
+    parts = [
+        pd.DataFrame({"arm": r.arm, "seed": r.seed, "step": r.record["curve"]["step"], value: r.record["curve"][value]})
+        for r in df.itertuples()
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["arm", "seed", "step", value])
 
 
@@ -114,10 +122,6 @@ def by_pass(df, metric="nll_b"):
     return pd.DataFrame(rows, columns=["arm", "seed", "pass", metric])
 
 
-def keys_digest(df):
-    """The records a figure shows, as one short digest."""
-    from trmlib.runs import spec_hash
-
+def records_digest(df):
+    """The records that a figure shows, as one short digest."""
     return spec_hash(sorted(r["digest"] for r in df.record))
-
-

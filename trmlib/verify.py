@@ -3,8 +3,7 @@
 import tempfile
 
 from trmlib.experiments import grid, module
-from trmlib.queue import torch_device
-from trmlib.runs import Store, device_info, host
+from trmlib.runs import Store, device_info, host, torch_device
 from trmlib.train import train
 
 SAME = 1e-5  # nats: same processor, same versions
@@ -16,7 +15,9 @@ def verify(store, n=1, profile=None):
     device = torch_device("auto")
     info = device_info(device)
     runs = {r.spec.hash: r for p in ("smoke", "cpu", "full") if profile in (None, p) for r in grid(p)}
-    records = [r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == info["kind"]]
+    records = [
+        r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == info["kind"]
+    ]
     rows = []
     for record in sorted(records, key=lambda r: r["seconds"])[:n]:
         spec = runs[record["hash"]].spec

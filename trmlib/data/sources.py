@@ -129,4 +129,6 @@ def check(name):
 
 def fetch(name):
     """As `check`, with what is not below the data root fetched from the hub."""
-    return [row if row["ok"] else row | {"ok": True, "state": f"fetched, {len(read(name, row['split'])):,} characters"} for row in check(name)]
+    return [
+        row if row["ok"] else row | {"ok": True, "state": f"fetched, {len(read(name, row['split'])):,} characters"} for row in check(name)
+    ]

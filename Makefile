@@ -1,0 +1,53 @@
+# make reproduce, make test: both make .venv on first use. Needs Python 3.11 or newer and make; `make help` lists the rest.
+PYTHON ?= python3
+JOBS ?= 2
+PY = .venv/bin/python
+BUILD = $(PY) -m trmlib.build
+OPTIONS = --jobs $(JOBS) $(if $(PROFILE),--profile $(PROFILE)) $(if $(filter-out 0,$(TRAIN)),--train) $(if $(CHAPTER),--chapter $(CHAPTER))
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce figures test lint pairs lab clean
+
+help: ## these lines
+	@echo "make TARGET [OPTION=value ...]"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+reproduce: .venv/.ready ## execute the notebooks, rebuild figures/ and article/ (PROFILE=smoke, TRAIN=1, CHAPTER=02, JOBS=2)
+	$(BUILD) reproduce $(OPTIONS)
+
+figures: reproduce ## the same: the notebooks make the figures
+
+test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild from the records changes nothing
+	@echo "== lint"
+	$(PY) -m ruff check .
+	@echo "== tests"
+	$(PY) -m pytest
+	@echo "== pairs in sync"
+	$(BUILD) pair --check
+	@echo "== smoke reproduction: trains every code path"
+	$(BUILD) reproduce --profile smoke --jobs $(JOBS) --build build/test
+	@echo "== a rebuild from the records leaves figures/ and article/ unchanged"
+	$(BUILD) reproduce --check --jobs $(JOBS)
+	@echo "== all passed"
+
+lint: .venv/.ready ## ruff
+	$(PY) -m ruff check .
+
+pairs: .venv/.ready ## write each notebook's .ipynb from its .py
+	$(BUILD) pair
+
+lab: .venv/.ready ## JupyterLab on the notebooks
+	$(PY) -m jupyter lab notebooks
+
+clean: ## remove build/ and caches of tools; never records, weights or data
+	rm -rf build dist .pytest_cache .ruff_cache trmlib.egg-info
+	find trmlib tests notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not that; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "== .venv: the locked packages (once)"
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check -r requirements.lock
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

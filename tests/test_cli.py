@@ -1,0 +1,374 @@
+"""The command `trm`: what it prints, where, and its exit status."""
+
+import json
+import lzma
+import math
+
+import pytest
+import torch
+
+from trmlib import bench, cli, queue
+from trmlib.data import sources
+from trmlib.experiments import masked, module
+from trmlib.runs import FIELDS, Store, digest, key_of
+
+ROW = {"experiment", "arm", "seed", "profile", "status", "steps", "parameters", "train_flops", "device", "seconds", "metrics"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with one recorded smoke run: baseline, seed 0."""
+    store = Store(tmp_path_factory.mktemp("trained") / "results")
+    queue.work([r for r in masked.grid("smoke") if (r.arm, r.spec.seed) == ("baseline", 0)], store, torch.device("cpu"))
+    return store
+
+
+@pytest.fixture
+def empty(store, monkeypatch):
+    """The store of the command, without records."""
+    monkeypatch.setenv("TRM_RESULTS", str(store.root))
+    monkeypatch.setenv("TRM_CACHE", str(store.cache))
+    return store
+
+
+@pytest.fixture
+def record(trained):
+    return next(iter(trained.records().values()))
+
+
+@pytest.fixture
+def store_with_run(empty, record):
+    """The store of the command, with the one record."""
+    empty.add(record)
+    return empty
+
+
+@pytest.fixture
+def trm(capsys):
+    """Call the command; returns (exit status, standard output, standard error)."""
+
+    def call(*words):
+        try:
+            status = cli.main(list(words))
+        except SystemExit as e:
+            status = e.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def document(trm):
+    """Call the command with --json; returns (exit status, the one document that it printed)."""
+
+    def call(*words):
+        status, out, err = trm(*words, "--json")
+        assert err == ""
+        return status, json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def complaint(trm):
+    """Call the command, which must exit with `status` and print one line on standard error, which is returned."""
+
+    def call(*words, status=2):
+        got, out, err = trm(*words)
+        assert (got, out) == (status, "")
+        assert err.startswith("trm") and err.endswith("\n") and err.count("\n") == 1, err
+        return err
+
+    return call
+
+
+# ---------------------------------------------------------------- list, show
+
+
+def test_list_json_has_a_row_for_every_run(store_with_run, record, document):
+    status, rows = document("list")
+    assert status == 0
+    assert len(rows) == sum(len(masked.grid(p)) for p in ("smoke", "cpu", "full"))
+    assert all(set(r) >= ROW for r in rows)
+    done = [r for r in rows if r["status"] == "recorded"]
+    assert len(done) == 1 and {r["status"] for r in rows} == {"recorded", "pending"}
+    copied = {k: record[k] for k in ROW - {"device"}} | {"device": "cpu"}
+    assert {k: done[0][k] for k in ROW} == copied
+    waiting = next(r for r in rows if r["status"] == "pending" and r["profile"] == "smoke")
+    assert waiting["metrics"] is None and waiting["steps"] == 60
+    assert waiting["estimated_seconds"] == pytest.approx(record["seconds"])
+
+
+def test_list_json_keeps_to_the_pattern_and_the_profile(empty, document):
+    assert {(r["arm"], r["profile"]) for r in document("list", "joint", "--profile", "cpu")[1]} == {("joint", "cpu")}
+    assert {(r["arm"], r["profile"]) for r in document("list", "joint", "masked/1-*")[1]} == {
+        (arm, profile) for arm in ("joint", "1-pass") for profile in ("smoke", "cpu", "full")
+    }
+
+
+def test_a_pattern_of_one_profile_is_enough_for_a_list_of_all(empty, document):
+    arm = "joint (100 words)"  # at smoke scale only
+    assert {(r["arm"], r["profile"]) for r in document("list", arm)[1]} == {(arm, "smoke")}
+    rows = document("list", arm, "baseline")[1]
+    assert {(r["arm"], r["profile"]) for r in rows} == {(arm, "smoke"), *(("baseline", p) for p in ("smoke", "cpu", "full"))}
+
+
+def test_list_prints_a_row_an_arm(store_with_run, trm):
+    status, out, _ = trm("list", "--profile", "smoke")
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0
+    assert lines[0] == ["profile", "experiment", "arm", "device", "recorded", "pending", "failed", "minutes"]
+    assert [line[:7] for line in lines if line[2] == "baseline" and line[3] == "cpu"] == [["smoke", "masked", "baseline", "cpu", "1", "0", "0"]]
+    assert [line[:6] for line in lines if line[2] == "4-blocks"] == [["smoke", "masked", "4-blocks", "0", "2", "0"]]
+
+
+def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, monkeypatch):
+    status, out, _ = trm("list", "--pending", "--profile", "smoke")
+    n = len(masked.grid("smoke")) - 1
+    assert status == 0
+    assert out.splitlines()[-1] == f"{n} runs pending, about {n * record['seconds'] / 3600:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"
+    _, out, _ = trm("list", "--pending", "--profile", "cpu")
+    n = len(masked.grid("cpu"))
+    assert out.splitlines()[-1] == f"{n} runs pending ({n} of them without an estimate); `trm run` trains them"
+    grid = [r for r in masked.grid("smoke") if r.spec.hash == record["hash"]]
+    monkeypatch.setattr(masked, "grid", lambda profile: grid)
+    assert trm("list", "--pending", "--profile", "smoke") == (0, "no run is pending\n", "")
+
+
+def test_show_finds_a_run_by_hash_and_by_name(store_with_run, record, document, trm):
+    for words in ((record["hash"],), (record["hash"][:6],), ("baseline/0", "--profile", "smoke")):
+        assert document("show", *words) == (0, [record])
+    status, out, _ = trm("show", record["hash"])
+    assert status == 0 and out.startswith("masked / baseline / seed 0 (smoke), recorded\n") and str(record["metrics"]) in out
+
+
+@pytest.mark.parametrize("run", ["baseline/0", "baseline/1", "nothing/0", "ffffffffffff", ""])
+def test_show_of_an_unknown_run(store_with_run, complaint, run):
+    assert repr(run) in complaint("show", run)
+
+
+# ---------------------------------------------------------------- bad words
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("list", "jiont", "--profile", "smoke"), "'jiont'"),
+        (("list", "jiont", "--json"), "'jiont'"),
+        (("list", "joint", "nonsense*", "--json"), "'nonsense*'"),
+        (("run", "jiont", "--profile", "smoke"), "'jiont'"),
+        (("run", "nlp/joint", "--profile", "smoke"), "'nlp/joint'"),
+        (("run", "joint", "--profile", "smoke", "--seeds", "0,99"), "99"),
+        (("run", "joint", "--profile", "huge"), "'huge'"),
+        (("list", "--profile", "huge"), "'huge'"),
+        (("run", "joint", "--device", "abacus"), "'abacus'"),
+        (("run", "joint", "--device", "meta"), "'meta'"),
+        (("run", "joint", "--budget", "soon"), "'soon'"),
+        (("run", "joint", "--workers", "0"), "'0'"),
+        (("run", "joint", "--workers", "²"), "'²'"),
+        (("run", "joint", "--seeds", "one"), "'one'"),
+        (("run", "joint", "--precision", "fp8"), "'fp8'"),
+        (("verify", "-n", "none"), "'none'"),
+        (("bench", "jiont", "--profile", "smoke"), "'jiont'"),
+        (("dance",), "'dance'"),
+        ((), "command"),
+        (("data", "burn"), "'burn'"),
+        (("data", "check", "wikitext-3"), "'wikitext-3'"),
+        (("add", "nowhere.zip"), "nowhere.zip"),
+        (("add", "."), "cannot read ."),
+    ],
+)
+def test_a_wrong_word_is_one_line_that_names_it(empty, complaint, words, named):
+    assert named in complaint(*words)
+    assert not empty.root.parent.exists() or not [p for p in empty.root.parent.rglob("*") if p.is_file()]
+
+
+def test_unknown_names_list_the_known(complaint, empty):
+    assert "self-only" in complaint("run", "jiont", "--profile", "smoke")
+    assert "smoke" in complaint("params", "--profile", "huge")
+    with pytest.raises(Exception, match="masked"):
+        module("astrology")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("9m", 540), ("1.5h", 5400), ("90s", 90), ("42", 42), ("0.5", 0.5)])
+def test_durations(text, seconds):
+    assert cli.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "soon", "0", "0m", "-3s", "9 parsecs", "nan", "nanm", "inf", "infh", "1e999", "9mm"])
+def test_bad_durations(empty, complaint, text):
+    assert f"{text!r} is not a duration" in complaint("run", f"--budget={text}")
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0", [0]), ("0,1,4-6", [0, 1, 4, 5, 6]), ("3-3", [3]), ("100-102,7", [100, 101, 102, 7])])
+def test_seed_lists(text, seeds):
+    assert cli.seed_list(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1-", "3-1", "1-2-9", "1.5", "0-99999999999999"])
+def test_bad_seed_lists(empty, complaint, text):
+    assert f"{text!r} is not a list of seeds" in complaint("run", f"--seeds={text}")
+
+
+def test_help_names_every_command(trm):
+    status, out, _ = trm("--help")
+    assert status == 0
+    for command in ("list", "run", "add", "show", "params", "data", "verify", "bench"):
+        assert command in out
+        assert trm(command, "--help")[0] == 0
+
+
+def test_an_interruption_is_one_line(complaint, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "do_params", stop)
+    assert complaint("params", status=130) == "trm: interrupted; nothing was lost\n"
+
+
+def test_an_out_folder_that_cannot_be_is_one_line(empty, complaint, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in complaint("run", "--profile", "smoke", "--device", "cpu", "--out", str(tmp_path / "file"), status=74)
+
+
+# ---------------------------------------------------------------- params, data, add, verify, bench
+
+
+def test_params_counts_the_two_earlier_models(document, trm):
+    status, rows = document("params")
+    assert status == 0
+    counts = {r["arm"]: r["parameters"] for r in rows}
+    assert (counts["baseline"], counts["joint"]) == (1_678_848, 2_075_392)
+    assert list(counts) == list(dict.fromkeys(r.arm for r in masked.grid("full")))
+    assert "1,678,848" in trm("params")[1]
+
+
+def test_data_check_of_an_empty_root(tmp_path, monkeypatch, document, trm):
+    monkeypatch.setenv("TRM_DATA", str(tmp_path))
+    status, rows = document("data", "check")
+    assert status == 2
+    assert [(r["corpus"], r["split"], r["ok"]) for r in rows] == [(c.name, s, False) for c in sources.CORPORA.values() for s in c.splits]
+    assert all("not below a data root" in r["state"] for r in rows)
+    status, out, _ = trm("data")
+    assert status == 2 and len(out.splitlines()) == 1 + len(rows)
+
+
+def test_data_check_names_each_trouble(tmp_path, monkeypatch, document):
+    monkeypatch.setenv("TRM_DATA", "/elsewhere")
+    folder = tmp_path / "wikitext-2"
+    folder.mkdir()
+    (folder / "train.txt.xz").write_bytes(lzma.compress(b"a text " * 1000)[:-30])
+    (folder / "validation.txt").write_text("another text")
+    status, out = document("--data-root", str(tmp_path), "data", "check", "wikitext-2")
+    rows = {r["split"]: r for r in out}
+    assert status == 2 and len(out) == 3 and not any(r["ok"] for r in out)
+    assert "truncated" in rows["train"]["state"] and "train.txt.xz" in rows["train"]["state"]
+    assert "sha256" in rows["validation"]["state"] and "validation.txt" in rows["validation"]["state"]
+    assert "not below a data root" in rows["test"]["state"]
+
+
+def test_data_check_of_a_whole_corpus(tmp_path, monkeypatch, document):
+    monkeypatch.setenv("TRM_DATA", str(tmp_path))
+    known = sources.Corpus("tiny", "tiny", None, "1 kB", "none", {"train": "train"}, {})
+    monkeypatch.setattr(sources, "CORPORA", {"tiny": known})
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "train.txt").write_text("a b c\n")
+    status, rows = document("data")
+    assert status == 0 and rows[0]["ok"]
+
+
+def test_add_counts_and_repeats_harmlessly(empty, record, tmp_path, trm, document):
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    assert trm("add", str(tmp_path / "a.json")) == (0, "1 added, 0 known before, 0 refused\n", "")
+    assert trm("add", str(tmp_path / "a.json")) == (0, "0 added, 1 known before, 0 refused\n", "")
+    assert list(empty.records().values()) == [record]
+    (tmp_path / "b.json").write_text(json.dumps({**record, "seconds": 1.0}))
+    status, result = document("add", str(tmp_path / "b.json"))
+    assert status == 1 and len(result["refused"]) == 1 and "digest" in result["refused"][0]
+
+
+def edited(store, record, **metrics):
+    """Put a record with other metrics, and a digest that fits, in place of the store's."""
+    path = store.path(record["experiment"], key_of(record))
+    path.unlink(missing_ok=True)
+    store.add({**record, "metrics": {**record["metrics"], **metrics}})
+    return path
+
+
+def test_verify_agrees_with_a_fresh_record_and_not_with_an_invented_one(store_with_run, record, document):
+    assert record["metrics"]["nll_all"] < 0.9 * math.log(90)  # it learned something
+    status, rows = document("verify", "-n", "1")
+    assert status == 0 and len(rows) == 1
+    assert rows[0]["run"] == "baseline/0" and rows[0]["agrees"] is True
+    assert rows[0]["largest_gap"] <= rows[0]["tolerance"] == 1e-5
+    invented = record["metrics"]["nll_b"] - 0.3
+    edited(store_with_run, record, nll_b=invented)
+    status, rows = document("verify", "--profile", "smoke")
+    assert status == 1
+    assert rows[0]["agrees"] is False and rows[0]["largest_gap"] == pytest.approx(0.3, abs=1e-4)
+
+
+def test_verify_is_lenient_with_records_from_elsewhere_only(store_with_run, record, document):
+    shifted = {"metrics": {**record["metrics"], "nll_all": record["metrics"]["nll_all"] + 1e-3}}
+    path = edited(store_with_run, record, **shifted["metrics"])
+    assert document("verify")[0] == 1
+    for elsewhere in ({"device": {**record["device"], "name": "abacus"}}, {"device": {**record["device"], "threads": 64}},
+                      {"versions": {**record["versions"], "torch": "0.1"}}):  # fmt: skip
+        path.unlink()
+        store_with_run.add({**record, **shifted, **elsewhere})
+        status, rows = document("verify")
+        assert status == 0 and rows[0]["tolerance"] == 0.05, elsewhere
+
+
+def test_verify_without_records(empty, document, trm):
+    assert document("verify") == (0, [])
+    assert trm("verify")[1] == "no record to verify\n"
+
+
+def test_bench_gives_positive_numbers_for_one_seed_and_eight(document, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, rows = document("bench", "baseline", "--profile", "smoke", "--seconds", "0.05")
+    assert status == 0
+    assert {(r["arm"], r["seeds"]) for r in rows} == {("baseline", 1), ("baseline", 8)}
+    for r in rows:
+        assert all(r[k] > 0 for k in ("ms_per_step", "seed_steps_per_s", "share_of_peak"))
+        assert r["seed_steps_per_s"] == pytest.approx(r["seeds"] * 1e3 / r["ms_per_step"])
+
+
+def test_a_matmul_peak_is_a_rate():
+    calls, elapsed = bench.timed(lambda: None, torch.device("cpu"), 0.01)
+    assert calls > 1 and 0.01 <= elapsed < 1
+
+
+# ---------------------------------------------------------------- a damaged store
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited", "newer"])
+def test_a_damaged_record_is_named_and_left_as_it_is(store_with_run, record, complaint, trm, damage):
+    path = store_with_run.path("masked", key_of(record))
+    text = path.read_text()
+    if damage == "truncated":
+        path.write_text(text[: len(text) // 2])
+    elif damage == "edited":
+        path.write_text(text.replace('"nll_b": ', '"nll_b": 1'))
+    else:
+        newer = {**record, "schema": 2}
+        path.write_text(json.dumps({**newer, "digest": digest(newer)}))
+    before = path.read_bytes()
+    assert before != text.encode()
+    for words in (("list", "--profile", "smoke"), ("list", "--json"), ("show", record["hash"]), ("verify",)):
+        assert str(path) in complaint(*words)
+    trm("run", "baseline", "--profile", "smoke", "--device", "cpu", "--seeds", "0")
+    queue.work([r for r in masked.grid("smoke") if r.spec.hash == record["hash"]], store_with_run, torch.device("cpu"))
+    assert path.read_bytes() == before
+    assert not store_with_run.weights(key_of(record)).exists()
+
+
+def test_a_record_under_another_name_is_named(store_with_run, record, complaint):
+    path = store_with_run.path("masked", key_of(record))
+    path.rename(path.with_name("0123456789abcdef.cpu.fp32.json"))
+    assert "0123456789abcdef.cpu.fp32.json" in complaint("list")
+
+
+def test_records_have_the_fields_that_the_rows_need(record):
+    assert set(FIELDS) >= ROW

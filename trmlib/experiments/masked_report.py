@@ -1,0 +1,246 @@
+"""What chapter 02 shows: records → tidy frames and verdicts. No training, no plotting."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from trmlib import stats
+from trmlib.experiments import grid
+from trmlib.experiments.masked import SEEDS
+from trmlib.export import percent
+from trmlib.tables import by_pass, curves
+
+# What the write-ups say (documents 000 and 001 of the sources; curve points from 001).
+CLAIMED = {
+    "baseline_ppl": 96.75, "trm_ppl": 81.17, "change": -0.161, "baseline_accuracy": 0.236, "trm_accuracy": 0.249,
+    "baseline_parameters": 1.68e6, "trm_parameters": 2.08e6, "time_ratio": 2.2,
+    "baseline_curve": {1000: 306.10, 5000: 161.07, 10000: 120.25, 13750: 96.75},
+    "trm_curve": {3000: 184.54, 8000: 116.62, 13500: 99.93, 16000: 89.66, 18250: 82.75, 20000: 81.17},
+}  # fmt: skip
+PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, rival, what it separates)
+    ("joint", "baseline", "the claim: joint refinement against none"),
+    ("joint", "4-blocks", "same parameters, plain depth"),
+    ("joint", "6-untied", "same depth, no recursion"),
+    ("joint", "1-pass", "one pass in place of three"),
+    ("joint", "self-only", "a blank cannot see the other"),
+    ("joint", "random-partner", "another word in place of the other blank"),
+    ("joint", "context", "blanks re-read the whole context"),
+    ("joint", "shared", "separate refinement blocks or the encoder's own"),
+]
+PASSES = ["baseline", "1-pass", "2-passes", "joint", "5-passes", "8-passes"]
+
+
+def scores(df, arm, metric="nll_b"):
+    """{seed: score} of an arm; a run that diverged counts as log V."""
+    return df[df.arm == arm].set_index("seed")[metric].sort_index() if len(df) else pd.Series(dtype=float)
+
+
+def pairs(df, a, b, metric="nll_b"):
+    """Scores of two arms at their common seeds: seeds, a (n,), b (n,)."""
+    x, y = scores(df, a, metric), scores(df, b, metric)
+    seeds = [s for s in x.index if s in y.index]
+    return seeds, x.loc[seeds].to_numpy(), y.loc[seeds].to_numpy()
+
+
+def effect(df, a, b, metric="nll_b"):
+    """Relative change of perplexity from b to a, paired by seed (`stats.Effect`), or None with fewer than two pairs."""
+    seeds, x, y = pairs(df, a, b, metric)
+    return stats.paired(x, y).relative() if len(seeds) > 1 else None
+
+
+def crossed_effect(df, a, b):
+    """As `effect`, with the articles of part B crossed with the seeds: what new seeds *and* new articles would show."""
+    seeds, _, _ = pairs(df, a, b)
+    if len(seeds) < 2:
+        return None
+    rows = {arm: df[(df.arm == arm) & df.seed.isin(seeds)].sort_values("seed").record for arm in (a, b)}
+    detail = rows[a].iloc[0]["detail"]["by_article"]
+    weights = np.array(detail["blanks"]) * np.array(detail["part_b"])
+    x, y = (np.array([r["detail"]["by_article"]["nll"] for r in rows[arm]]) for arm in (a, b))
+    return stats.crossed(x, y, weights).relative()
+
+
+def rival(arm):
+    """The baseline of an arm's own setting: of "joint (3 blanks)" it is "baseline (3 blanks)"."""
+    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
+
+
+def arms(df):
+    """A row an arm of the grid: seeds, perplexity, change against its baseline (`effect`), and what it costs."""
+    rows = []
+    for arm in dict.fromkeys(r.arm for r in grid("full") if r.spec.experiment == "masked"):
+        g = df[df.arm == arm]
+        if not len(g):
+            rows.append({"arm": arm, "seeds": 0})
+            continue
+        rows.append({
+            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
+            "accuracy": g.accuracy_b.mean(), "ppl_known": math.exp(g.nll_known_b.mean()), "effect": effect(df, arm, rival(arm)) if arm != rival(arm) else None,
+            "parameters": int(g.parameters.iloc[0]), "train_pflop": g.train_flops.iloc[0] / 1e15, "mflop": g.inference_flops.iloc[0] / 1e6,
+            "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def primary(df):
+    """The comparisons fixed beforehand, Holm-corrected; pending ones have no effect."""
+    rows = []
+    for a, b, what in PRIMARY:
+        seeds, x, y = pairs(df, a, b)
+        complete = len(seeds) >= min(len(SEEDS), 5)
+        rows.append({"arm": a, "rival": b, "separates": what, "n": len(seeds), "effect": effect(df, a, b) if complete else None,
+                     "same": stats.equivalent(x, y)[1] if complete else None,
+                     "detectable": stats.smallest_detectable(x, y) if complete else None})  # fmt: skip
+    done = [r for r in rows if r["effect"]]
+    for r, p in zip(done, stats.holm([r["effect"].p for r in done]) if done else [], strict=True):
+        r["p_holm"] = float(p)
+    return pd.DataFrame(rows)
+
+
+def reading(row):
+    """One primary comparison in words, by rule."""
+    e = row["effect"]
+    if e is None:
+        return "pending"
+    if row["same"]:
+        return "the same within ±2 %"
+    if row["p_holm"] < 0.05:
+        return f"{row['arm']} is {'better' if e.estimate < 0 else 'worse'}"
+    return "inconclusive"
+
+
+def verdict(df):
+    """(verdict, effect) on "16.1 % lower perplexity through joint refinement", at equal steps."""
+    e = effect(df, "joint", "baseline")
+    return ("open", None) if e is None else (stats.verdict(e, CLAIMED["change"]), e)
+
+
+def curve_bands(df, names, value="nll"):
+    """{arm: (steps, perplexity mean, low, high)} over seeds."""
+    long, out = curves(df[df.arm.isin(names)], value), {}
+    for arm in names:
+        g = long[long.arm == arm]
+        if g.seed.nunique() > 1:
+            table = g.pivot(index="seed", columns="step", values=value).dropna()
+            out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
+    return out
+
+
+def pass_bands(df, names, metric="nll_b"):
+    """{arm: (passes, perplexity mean, low, high)}: the read-out after each pass."""
+    long, out = by_pass(df[df.arm.isin(names)], metric), {}
+    for arm in names:
+        g = long[long.arm == arm]
+        if g.seed.nunique() > 1:
+            table = g.pivot(index="seed", columns="pass", values=metric)
+            out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
+    return out
+
+
+# ---------------------------------------------------------------- noise and stopping
+
+
+def noise(df):
+    """Standard deviation of one noisy evaluation (nats): noisy minus fixed curve over the second half, each run centred."""
+    gaps = []
+    for r in df[df.status == "recorded"].record:
+        fixed, noisy = np.array(r["curve"]["nll"]), np.array(r["curve"]["noisy_nll"])
+        gap = (noisy - fixed)[len(fixed) // 2 :]
+        gaps.append(gap - gap.mean())
+    return float(np.sqrt(np.mean(np.concatenate(gaps) ** 2))) if gaps else float("nan")
+
+
+def earlier_rule(df, names=("baseline", "joint")):
+    """The earlier rule on the recorded noisy curves: a row a run with the step it stops at, what it reports, and the
+    run's perplexity at its last step."""
+    rows = []
+    for r in df[df.arm.isin(names) & (df.status == "recorded")].itertuples():
+        curve = r.record["curve"]
+        best, stop = (int(v) for v in stats.early_stopping(np.array(curve["noisy_nll"])))
+        rows.append({"arm": r.arm, "seed": r.seed, "best_step": curve["step"][best], "stop_step": curve["step"][stop],
+                     "reported_ppl": math.exp(curve["noisy_nll"][best]), "last_ppl": math.exp(curve["nll"][-1]), "ppl_b": math.exp(r.nll_b)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def identical_models(df, arm="baseline"):
+    """What the earlier rule reports as the improvement of a model over an identical one (`stats.simulate_stopping`)."""
+    runs = [r["curve"]["nll"] for r in df[(df.arm == arm) & (df.status == "recorded")].record]
+    return stats.simulate_stopping(np.array(runs), noise(df)) if len(runs) > 1 else None
+
+
+# ---------------------------------------------------------------- evaluations
+
+
+def evaluation_frame(store, df, name):
+    """{(arm, seed): result} of a single-run evaluation, for the runs of the frame."""
+    of = {key: (r.arm, r.seed) for r in df.itertuples() for key in [r.key]}
+    return {of[e["runs"][0]]: e["result"] for e in store.evaluations("masked", name) if e["runs"][0] in of}
+
+
+def word_changes(store, df, arm="joint"):
+    """Long frame of what a pass changes: (group, pass, seed) with nll, accuracy, changed, mended, broken, blanks."""
+    rows = []
+    for (a, seed), result in evaluation_frame(store, df, "refinement").items():
+        if a == arm:
+            for group, v in result.items():
+                for k in range(1, len(v["nll"])):
+                    rows.append({"group": group, "pass": k, "seed": seed, "blanks": v["blanks"], "nll": v["nll"][k], "accuracy": v["accuracy"][k],
+                                 "changed": v["changed"][k - 1], "mended": v["mended"][k - 1], "broken": v["broken"][k - 1]})  # fmt: skip
+    return pd.DataFrame(rows, columns=["group", "pass", "seed", "blanks", "nll", "accuracy", "changed", "mended", "broken"])
+
+
+def gains_by_group(store, df, arm="joint", rival="baseline"):
+    """Change of NLL from the first to the last trained pass of an arm, by group of words: {group: Effect} (negative: better)."""
+    changes, out = word_changes(store, df, arm), {}
+    for group, g in changes.groupby("group", sort=False):
+        table = g.pivot(index="seed", columns="pass", values="nll")
+        if len(table) > 1 and 3 in table:
+            out[group] = stats.paired(table[3].to_numpy(), table[1].to_numpy())
+    return out
+
+
+def leak_matrices(store, df):
+    """{arm: {"masked": matrix, "words left in": matrix}}, mean over seeds."""
+    found = {}
+    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
+        for name, m in result.items():
+            found.setdefault(arm, {}).setdefault(name, []).append(m)
+    return {arm: {name: np.mean(ms, 0) for name, ms in kinds.items()} for arm, kinds in found.items()}
+
+
+def adaptive_depth(store, df, arm):
+    """{policy: (MFLOPs a window, perplexity mean, low, high)} of the adaptive-depth evaluation of an arm, or {}."""
+    keys = set(df[df.arm == arm].key)
+    for e in store.evaluations("masked", "adaptive"):
+        if set(e["runs"]) <= keys:
+            r = e["result"]
+            return {p: (np.array(r["flops"][p]) / 1e6, *(np.exp(v) for v in stats.band(np.array(r["nll_b"][p])))) for p in r["nll_b"]}
+    return {}
+
+
+def label(df, profile):
+    """What every figure says of its records: profile, seeds, device."""
+    if not len(df):
+        return f"profile {profile}, no records yet"
+    seeds = df.groupby("arm").seed.nunique()
+    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
+    return f"profile {profile}, {span} seeds, {df.device.iloc[0]} {df.precision.iloc[0]}"
+
+
+def article_values(df, profile):
+    """The values that the article's template names."""
+    word, e = verdict(df)
+    same = identical_models(df)
+    waiting = [f"{r.arm} against {r.rival}" for r in primary(df).itertuples() if r.effect is None]
+    return {
+        "about": label(df, profile),
+        "claimed_baseline": CLAIMED["baseline_ppl"],
+        "claimed_trm": CLAIMED["trm_ppl"],
+        "claimed_change": f"{-CLAIMED['change']:.1%} less",
+        "change": percent(e) if e else "(pending)",
+        "seeds": e.n if e else 0,
+        "verdict": word,
+        "artefact_share": "(pending)" if same is None else f"{np.mean(np.abs(same['with_stopping']) >= -CLAIMED['change']):.0%}",
+        "open": ", ".join(waiting) or "nothing of this chapter",
+    }

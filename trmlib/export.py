@@ -1,0 +1,45 @@
+"""From records to what is read outside a notebook: text filled with numbers, tables as PNG and CSV."""
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown, display
+
+from trmlib import plots
+from trmlib.errors import TrmError
+from trmlib.runs import write_atomically
+
+
+def say(text):
+    """Show text with numbers from records as Markdown."""
+    display(Markdown(text))
+
+
+def fill(template, values):
+    """A template with its `{{name}}`s replaced; an unknown name is an error, so is a value that nothing uses."""
+    names = set(re.findall(r"\{\{(\w+)\}\}", template))
+    if unknown := names - values.keys():
+        raise TrmError(f"the template names {', '.join(sorted(unknown))}, which no record gives")
+    if unused := values.keys() - names:
+        raise TrmError(f"the template does not use {', '.join(sorted(unused))}")
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: str(values[m[1]]), template)
+
+
+def save_table(df, name, folder, caption, alt, records, notebook):
+    """A frame of strings as `name`.csv and, drawn, as PNG and SVG."""
+    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * (len(df) + 1)))
+    plots.table(df, ax)
+    plots.save(fig, name, folder, caption, alt, records, notebook)
+    write_atomically(Path(folder) / f"{name}.csv", df.to_csv(index=False).encode())
+    return fig
+
+
+def percent(effect, digits=1):
+    """An effect as "−3.2 % [−5.1, −1.3]"; pending as a dash."""
+    if effect is None or pd.isna(effect):
+        return "–"
+    return "{:+.{d}f} % [{:+.{d}f}, {:+.{d}f}]".format(*(100 * v for v in (effect.estimate, effect.low, effect.high)), d=digits).replace(
+        "-", "−"
+    )

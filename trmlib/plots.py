@@ -1,0 +1,127 @@
+"""Figures: one style, functions (data, ax) → ax, no training and no statistics inside.
+
+A figure is 1,400 pixels wide, readable on a phone and in the colours of the Okabe–Ito palette, which
+colour-blind readers can tell apart. `save` writes PNG, SVG and a JSON with caption, alt text and the
+digest of the records shown; a rebuild from the same records changes no byte.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from trmlib.runs import write_atomically
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STYLE = {
+    "figure.figsize": (7, 4), "figure.dpi": 100, "savefig.dpi": 200, "figure.constrained_layout.use": True, "font.family": "DejaVu Sans",
+    "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#e6e6e6", "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 6,
+    "axes.prop_cycle": plt.cycler(color=COLOURS), "svg.hashsalt": "trmlib", "svg.fonttype": "path",
+}  # fmt: skip
+
+
+def style():
+    """Use the report's style from here on."""
+    plt.rcdefaults()
+    plt.rcParams.update(STYLE)
+
+
+def save(fig, name, folder, caption, alt, records, notebook):
+    """Write `name`.png, .svg and .json into `folder`; `records` is the digest of what is shown."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"Title": name, "Source": f"{notebook}, records {records}"}
+    fig.savefig(folder / f"{name}.png", metadata=about | {"Software": None})
+    fig.savefig(folder / f"{name}.svg", metadata={"Title": name, "Source": about["Source"], "Date": None, "Creator": None})
+    note = {"name": name, "caption": caption, "alt": alt, "notebook": notebook, "records": records}
+    write_atomically(folder / f"{name}.json", (json.dumps(note, indent=1, ensure_ascii=False) + "\n").encode())
+    return fig
+
+
+def pending(ax, what):
+    """An empty panel that says what is missing."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, f"{what}\nnot recorded yet", ha="center", va="center", transform=ax.transAxes, color="#666666")
+    return ax
+
+
+def band_lines(bands, ax, x="step", label=None):
+    """Lines with interval bands: {name: (x values, mean, low, high)}."""
+    for i, (name, (xs, mean, low, high)) in enumerate(bands.items()):
+        (line,) = ax.plot(xs, mean, label=label(name) if label else name, color=COLOURS[i % len(COLOURS)])
+        ax.fill_between(xs, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+    ax.set_xlabel(x)
+    ax.legend()
+    return ax
+
+
+def forest(rows, ax, zone=None, xlabel=""):
+    """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending)."""
+    for y, row in enumerate(rows):
+        e = row["effect"]
+        if e is None:
+            ax.text(0, y, "pending", va="center", ha="center", color="#888888", fontsize=9)
+            continue
+        ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[0], linewidth=2.4)
+        ax.plot(100 * e.estimate, y, "o", color=COLOURS[0])
+    if zone:
+        ax.axvspan(-100 * zone, 100 * zone, color="#999999", alpha=0.15, linewidth=0)
+    ax.axvline(0, color="#444444", linewidth=1)
+    reach = max(5, *(1.1 * abs(v) for v in ax.get_xlim()))
+    ax.set_xlim(-reach, reach)
+    ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    return ax
+
+
+def matrix(values, ax, title="", labels=None):
+    """A small heat map with its numbers written in: the dependency probe's matrix."""
+    values = np.asarray(values)
+    labels = labels or [f"{i + 1}" for i in range(len(values))]
+    ax.imshow(values, vmin=0, vmax=1, cmap="Blues")
+    ax.grid(False)
+    for (i, j), v in np.ndenumerate(values):
+        ax.text(j, i, "0" if v == 0 else f"{v:.2f}", ha="center", va="center", color="white" if v > 0.6 else "black", fontsize=10)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_xlabel("target changed at slot")
+    ax.set_ylabel("prediction at slot")
+    ax.set_title(title, fontsize=11)
+    return ax
+
+
+def lines(series, ax, xlabel="", ylabel=""):
+    """Marked lines {name: (x, y)} or {name: (x, y, low, high)}, told apart by colour and marker."""
+    for i, (name, (x, y, *interval)) in enumerate(series.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        ax.plot(x, y, marker=MARKERS[i % len(MARKERS)], label=name, color=colour)
+        if interval:
+            ax.fill_between(x, *interval, color=colour, alpha=0.15, linewidth=0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.legend()
+    return ax
+
+
+def table(df, ax, fontsize=9):
+    """A frame of strings drawn as a table."""
+    ax.set_axis_off()
+    drawn = ax.table(cellText=df.values, colLabels=list(df.columns), loc="center", cellLoc="right", colLoc="right", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(fontsize)
+    drawn.auto_set_column_width(range(df.shape[1]))
+    drawn.scale(1, 1.5)
+    for (row, col), cell in drawn.get_celld().items():
+        cell.set_edgecolor("#cccccc")
+        if row == 0:
+            cell.get_text().set_weight("bold")
+        if col == 0:
+            cell.get_text().set_ha("left")
+            cell._loc = "left"
+    return ax

@@ -1,0 +1,39 @@
+"""Is it leaking? The dependency probe, for any predictor.
+
+D[i, j] is how much the prediction of slot i moves when the *target* at slot j is another word. A model
+that predicts all slots in parallel may depend on no target: D = 0. One that predicts left to right may
+depend on strictly earlier slots: D is zero on and above the diagonal. Anything on the diagonal is a
+leak: the model was shown what it is asked for.
+"""
+
+import numpy as np
+import torch
+
+
+@torch.no_grad()
+def dependency(predict, targets, vocab, trials=4, seed=0):
+    """Dependency matrix (m, m) of a predictor.
+
+    predict   function of target words (b, m) → logits (b, m, vocab); it puts the targets wherever the
+              model under test would see them (inputs, warm starts) and must be deterministic
+    targets   the true words (b, m)
+    trials    replacement words tried for every slot
+    Entry [i, j]: mean over examples and trials of the total variation distance, in 0 … 1, between the
+    predictions of slot i before and after the target of slot j was replaced."""
+    generator = torch.Generator().manual_seed(seed)
+    before, m = predict(targets).softmax(-1), targets.shape[1]
+    matrix = np.zeros((m, m))
+    for j in range(m):
+        for _ in range(trials):
+            changed = targets.clone()
+            shift = torch.randint(1, vocab, (len(targets),), generator=generator).to(targets.device)
+            changed[:, j] = (changed[:, j] + shift) % vocab  # always another word
+            distance = (predict(changed).softmax(-1) - before).abs().sum(-1) / 2  # (b, m)
+            matrix[:, j] += distance.mean(0).cpu().double().numpy() / trials
+    return matrix
+
+
+def leaks(matrix, kind="parallel", tolerance=1e-6):
+    """The entries [(i, j, value)] that a predictor of this kind (parallel, autoregressive) must not have."""
+    allowed = np.tril(np.ones_like(matrix), -1) if kind == "autoregressive" else np.zeros_like(matrix)
+    return [(int(i), int(j), float(matrix[i, j])) for i, j in np.argwhere((matrix > tolerance) & (allowed == 0))]
