@@ -326,22 +326,10 @@ arm = next((a for a in ("every-pass", "joint") if len(report.word_changes(store,
 fig, ax = plt.subplots(figsize=(7, 4.6))
 if arm:
     changes = report.word_changes(store, df, arm)
-    last = (
-        changes[changes["pass"].isin([2, 3])]
-        .groupby(["group", "pass"], sort=False)[["changed", "mended", "broken"]]
-        .mean()
-        .groupby("group", sort=False)
-        .sum()
-    )
-    y = np.arange(len(last))
-    for offset, (column, name) in zip(
-        (-0.27, 0, 0.27), {"changed": "changed", "mended": "became right", "broken": "became wrong"}.items(), strict=True
-    ):
-        ax.barh(y + offset, 100 * last[column], 0.25, label=name, color=plots.COLOURS[{"changed": 7, "mended": 2, "broken": 1}[column]])
-    ax.set_yticks(y, last.index)
-    ax.invert_yaxis()
-    ax.set_xlabel(f"share of blanks (%), passes 2 and 3 of {arm}")
-    ax.legend()
+    later = changes[changes["pass"].isin([2, 3])].groupby(["group", "seed"], sort=False)[["changed", "mended", "broken"]].sum().mul(100)
+    later = later.rename(columns={"mended": "became right", "broken": "became wrong"})
+    long = later.melt(ignore_index=False, var_name="what", value_name="share").reset_index()
+    plots.bars(long, ax, "share", "group", "what", f"share of blanks (%), passes 2 and 3 of {arm}")
 else:
     plots.pending(ax, "what a pass changes")
 save(

@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 
 Path(figures, "@me").write_text(str(n))
-for _ in range(600):  # passes only if the other notebook runs at the same time
+for _ in range(3000):  # passes only if the other notebook runs at the same time
     if Path(figures, "@other").exists():
         break
     time.sleep(0.1)

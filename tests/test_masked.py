@@ -142,8 +142,13 @@ def test_untied_blocks_refuse_more_passes():
     model = build(ARMS["untied"])
     assert len(model.refine_blocks) == 6
     assert model(*question(), passes=3).shape == (BATCH, 2, VOCAB)
-    with pytest.raises(TrmError, match="^untied blocks exist for 3 passes, 4 were asked for$"):
+    with pytest.raises(TrmError, match="^this model has blocks for 3 passes, 4 were asked for$"):
         model(*question(), passes=4)
+
+
+def test_a_baseline_refuses_passes():
+    with pytest.raises(TrmError, match="^this model has blocks for 0 passes, 1 were asked for$"):
+        build(ARMS["baseline"])(*question(), passes=1)
 
 
 def logits_after(model, inputs, change):

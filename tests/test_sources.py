@@ -67,7 +67,7 @@ def test_truncated_xz_names_the_file(root):
     path = root / "part-1.txt.xz"
     path.write_bytes(lzma.compress(TEXT.encode())[:-20])
     line = error(sources.read, "tiny", "train")
-    assert line.startswith(f"{path} is truncated or corrupt (") and line.endswith("; fetch it again")
+    assert line.startswith(f"{path} is truncated or corrupt (") and line.endswith("; delete it and fetch it again")
 
 
 def test_what_is_not_xz_names_the_file(root):
@@ -80,7 +80,7 @@ def test_wrong_checksum_names_the_file_and_both_digests(root):
     path = root / "part-1.txt"
     path.write_text(TEXT[:-1], encoding="utf-8")
     digest = hashlib.sha256(TEXT[:-1].encode()).hexdigest()
-    expected = f"{path} has sha256 {digest[:12]}…, expected {SHA[:12]}… for tiny train; fetch it again"
+    expected = f"{path} has sha256 {digest[:12]}…, expected {SHA[:12]}… for tiny train; delete it and fetch it again"
     assert error(sources.read, "tiny", "train") == expected
 
 

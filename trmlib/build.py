@@ -63,7 +63,8 @@ def execute(source, target, parameters, runtime):
     failed = target.with_suffix(".failed.ipynb")
     try:
         nb = read_source(source)
-        papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, progress_bar=False)
+        quiet = {"progress_bar": False, "start_timeout": 300}  # seconds, on a busy machine
+        papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, **quiet)
         partial.replace(target)
         failed.unlink(missing_ok=True)
         return None

@@ -16,10 +16,12 @@ class Dropout(nn.Module):
 
     def __init__(self, p=0.0):
         super().__init__()
+        if not 0 <= p < 0.999:
+            raise ValueError(f"dropout rate must lie in 0 … 0.999, got {p}")
         self.p = p
 
     def forward(self, x):
-        if not self.training or not self.p:
+        if not self.training or self.p < 2**-17:
             return x
         if x.device.type != "cpu" or is_batchedtensor(x):
             return F.dropout(x, self.p)
@@ -45,7 +47,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x, queries=None, mask=None):
-        """x (b, t, d); queries (b, q, d), by default x; mask (…, q, t), True where attending is allowed."""
+        """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed."""
         d = x.shape[-1]
         if queries is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)

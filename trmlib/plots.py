@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from matplotlib.ticker import PercentFormatter
 
 from trmlib.runs import write_atomically
@@ -106,6 +107,15 @@ def lines(series, ax, xlabel="", ylabel=""):
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend()
+    return ax
+
+
+def bars(long, ax, x, y, hue, xlabel=""):
+    """Grouped horizontal bars of the mean over rows, with the spread of the seeds (standard deviation) as whiskers."""
+    sns.barplot(long, x=x, y=y, hue=hue, ax=ax, palette=[COLOURS[i] for i in (7, 2, 1)], errorbar="sd", err_kws={"linewidth": 1})
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("")
+    ax.legend(title="")
     return ax
 
 

@@ -6,6 +6,7 @@ of device or in another precision is a replicate: another file.
 """
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import os
 import platform
 import re
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -123,7 +124,7 @@ def digest(record):
 
 
 def key_of(record):
-    return f"{record['hash']}.{record['device']['kind']}.{record['precision']}"
+    return f"{record['hash']}.{record['device'].get('kind', '?')}.{record['precision']}"
 
 
 def write_atomically(path, data):
@@ -138,14 +139,20 @@ def write_atomically(path, data):
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise TrmError(f"cannot write {path}: {e.strerror}; free some space and run again, nothing was lost", code=74) from None
+        with suppress(OSError):
+            temporary.unlink()
+        remedy = "free some space and run again" if e.errno == errno.ENOSPC else "make that place writable and run again"
+        raise TrmError(f"cannot write {path}: {e.strerror}; {remedy}, nothing was lost", code=74) from None
+
+
+def no_number(name):
+    raise ValueError(f"{name} is no JSON number")
 
 
 def parse(text, where, fields):
     """A record or evaluation from its text, or an error naming the file and what is wrong with it."""
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=no_number)
     except ValueError as e:
         raise TrmError(f"record {where} is truncated or not JSON ({e}); restore it (git checkout) or move it away") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
@@ -257,23 +264,21 @@ class Store:
 
 def same_result(a, b):
     """Do two records of one run hold the same numbers? (Time, host and versions may differ.)"""
-    return all(a[k] == b[k] for k in ("status", "metrics", "curve", "steps", "spec", "parameters"))
+    return all(a[k] == b[k] for k in ("status", "metrics", "curve", "detail", "steps", "spec", "parameters"))
 
 
 @cache
 def host():
     """Versions and commit, for the record."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY).stdout.strip()
+    except OSError:  # no git here
+        commit = ""
     from trmlib import __version__
 
     versions = {"trmlib": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    return {"versions": versions, "commit": git.stdout.strip() or "unknown"}
+    return {"versions": versions, "commit": commit or "unknown"}
 
 
 def torch_device(name):

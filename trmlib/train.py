@@ -43,7 +43,7 @@ class Task(Protocol):
     def loss(self, net, batch, carry):
         """(scalar loss, carry for the next supervision step), `net` being called like the model."""
 
-    def curve(self, model, step):
+    def curve(self, model, spec, step):
         """Numbers recorded every `eval_every` steps."""
 
     def final(self, model):
@@ -99,9 +99,11 @@ def losses(task, weights, batch, carry):
     tensors = {k: v for k, v in batch.items() if k not in static}
 
     def one(params, tensors, carry):
-        return task.loss(lambda *a, **k: functional_call(model, params, a, k), tensors | static, carry)
+        loss, carry = task.loss(lambda *a, **k: functional_call(model, params, a, k), tensors | static, carry)
+        return loss, () if carry is None else carry
 
-    return vmap(one, in_dims=(0, 0, None if carry is None else 0), randomness="different")(weights.leaves, tensors, carry)
+    loss, carry = vmap(one, in_dims=(0, 0, None if carry is None else 0), randomness="different")(weights.leaves, tensors, carry)
+    return loss, None if isinstance(carry, tuple) and not carry else carry
 
 
 def step(task, spec, weights, optimizer, batch, ema):
@@ -208,9 +210,11 @@ def restore(path, weights, optimizer, ema):
     try:
         with safe_open(path, "pt") as f:
             meta = json.loads(f.metadata()["trm"])
+            done, adam, curves, seconds, failed = (meta[k] for k in ("done", "adam_steps", "curves", "seconds", "failed"))
             tensors = {k: f.get_tensor(k).to(weights.w.device) for k in f.keys()}
-        if tensors["w"].shape != weights.w.shape:
-            raise ValueError(f"weights of shape {tuple(tensors['w'].shape)}, expected {tuple(weights.w.shape)}")
+        for name in ("w", "m", "v") if ema is None else ("w", "m", "v", "ema"):
+            if tensors[name].shape != weights.w.shape:
+                raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, expected {tuple(weights.w.shape)}")
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
         raise TrmError(f"checkpoint {path} is damaged ({e}); delete it to train this run from the start") from None
     with torch.no_grad():
@@ -218,9 +222,9 @@ def restore(path, weights, optimizer, ema):
         weights.w.copy_(tensors["w"])
         if ema is not None:
             ema.copy_(tensors["ema"])
-    state = {"step": torch.tensor(meta["adam_steps"]), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
+    state = {"step": torch.tensor(adam), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: state}})
-    return meta["done"], meta["curves"], meta["seconds"], {int(k): v for k, v in meta["failed"].items()}
+    return done, curves, seconds, {int(k): v for k, v in failed.items()}
 
 
 def costs(task, spec, weights, device):

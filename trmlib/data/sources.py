@@ -80,13 +80,16 @@ def _from_disk(name, split, path):
     try:
         raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     except (lzma.LZMAError, EOFError) as e:
-        raise TrmError(f"{path} is truncated or corrupt ({e}); fetch it again") from None
+        raise TrmError(f"{path} is truncated or corrupt ({e}); delete it and fetch it again") from None
     except OSError as e:
         raise TrmError(f"cannot read {path}: {e.strerror}") from None
     digest, expected = hashlib.sha256(raw).hexdigest(), corpus(name).sha256.get(split)
     if expected and digest != expected:
-        raise TrmError(f"{path} has sha256 {digest[:12]}…, expected {expected[:12]}… for {name} {split}; fetch it again")
-    return raw.decode("utf-8")
+        raise TrmError(f"{path} has sha256 {digest[:12]}…, expected {expected[:12]}… for {name} {split}; delete it and fetch it again")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from None
 
 
 def _from_hub(name, split):

@@ -36,6 +36,8 @@ class BlanksConfig:
     def __post_init__(self):
         if not 1 <= self.blanks <= self.context - 2:
             raise TrmError(f"{self.blanks} blanks do not fit into the {self.context - 2} inner positions of a {self.context}-word window")
+        if 2 * self.blanks - 1 > self.context:
+            raise TrmError(f"{self.blanks} blanks leave too few visible words for their partners in a {self.context}-word window")
         if not 0 <= self.min_blanks <= self.blanks:
             raise TrmError(f"min_blanks must lie in 0 … blanks={self.blanks}, got {self.min_blanks}")
 
@@ -58,6 +60,8 @@ def vocabulary(train_words, size):
     """The special tokens, then the `size - 3` most frequent words (ties in alphabetical order, so that
     the order of the articles does not matter)."""
     counts = Counter(train_words)
+    if size <= len(SPECIALS):
+        raise TrmError(f"vocabulary of {size} is too small: {len(SPECIALS)} of it are special tokens")
     if size - len(SPECIALS) > len(counts):
         raise TrmError(f"vocabulary of {size} is too large: the text has {len(counts)} different words (+ {len(SPECIALS)} special tokens)")
     common = sorted(counts, key=lambda w: (-counts[w], w))[: size - len(SPECIALS)]
@@ -120,7 +124,11 @@ def window_batch(text, starts, at, partners, context):
 
 
 def random_batches(text, config, batch, steps, seed):
-    """`steps` batches of random windows: a dict of tensors (steps, batch, …), a function of `seed` alone."""
+    """`steps` batches of random windows: a dict of tensors (steps, batch, …), a function of `seed` alone.
+
+    As in the earlier code, the very last window of a text is never drawn."""
+    if len(text.ids) <= config.context:
+        raise TrmError(f"a text of {len(text.ids)} words is too short for windows of {config.context}")
     rng = np.random.default_rng(seed)
     starts = rng.integers(len(text.ids) - config.context, size=(steps, batch))
     at, partners = draw_blanks(rng, steps * batch, config.context, config.blanks)

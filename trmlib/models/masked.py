@@ -65,8 +65,8 @@ class MaskedLM(nn.Module):
     def forward(self, tokens, at, partners=None, passes=None, every_pass=False):
         c = self.config
         passes = c.passes if passes is None else passes
-        if passes > c.passes and not c.tied:
-            raise TrmError(f"untied blocks exist for {c.passes} passes, {passes} were asked for")
+        if passes > c.passes and not (c.tied and c.passes):
+            raise TrmError(f"this model has blocks for {c.passes} passes, {passes} were asked for")
         h = self.encode(tokens, at)
         states = refine(lambda y, k: self.step(y, k, h, at), self.slots(h, at, partners), passes)
         y = torch.stack(states) if every_pass else states[-1]
