@@ -289,6 +289,15 @@ if same is not None:
     )
 
 # %% [markdown]
+# Now restore the cause. Stop the *baseline* of every seed at step 13,750, where the published one stopped, and let its rival train
+# on to step 20,000. The rival may be the TRM, or the very same baseline.
+
+# %%
+restored = {"TRM at its last step": report.unequal_steps(df, "joint"), "the same baseline at its last step": report.unequal_steps(df, "baseline")}
+say("| against the baseline at step 13,750 | change of perplexity (fixed windows) | seeds |\n| --- | --- | --- |\n"
+    + "\n".join(f"| {name} | {percent(e)} | {e.n if e else 0} |" for name, e in restored.items()))
+
+# %% [markdown]
 # ## Pass by pass
 #
 # The read-out before the first pass, after each pass, and for tied arms beyond the passes they were trained with. If passes

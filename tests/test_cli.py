@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trmlib import bench, cli, queue
+from trmlib import bench, cli, queue, verify
 from trmlib.data import sources
 from trmlib.experiments import masked, module
 from trmlib.runs import FIELDS, Store, digest, key_of
@@ -162,7 +162,6 @@ def test_show_of_an_unknown_run(store_with_run, complaint, run):
         (("run", "joint", "--profile", "huge"), "'huge'"),
         (("list", "--profile", "huge"), "'huge'"),
         (("run", "joint", "--device", "abacus"), "'abacus'"),
-        (("run", "joint", "--device", "meta"), "'meta'"),
         (("run", "joint", "--budget", "soon"), "'soon'"),
         (("run", "joint", "--workers", "0"), "'0'"),
         (("run", "joint", "--workers", "²"), "'²'"),
@@ -213,7 +212,7 @@ def test_bad_seed_lists(empty, complaint, text):
 def test_help_names_every_command(trm):
     status, out, _ = trm("--help")
     assert status == 0
-    for command in ("list", "run", "add", "show", "params", "data", "verify", "bench"):
+    for command in ("list", "run", "evaluate", "add", "show", "params", "data", "verify", "bench"):
         assert command in out
         assert trm(command, "--help")[0] == 0
 
@@ -308,16 +307,33 @@ def test_verify_agrees_with_a_fresh_record_and_not_with_an_invented_one(store_wi
     assert rows[0]["agrees"] is False and rows[0]["largest_gap"] == pytest.approx(0.3, abs=1e-4)
 
 
-def test_verify_is_lenient_with_records_from_elsewhere_only(store_with_run, record, document):
+def test_verify_is_lenient_with_records_from_elsewhere_only(store_with_run, record, document, monkeypatch):
+    monkeypatch.setattr(verify, "train", lambda *_: [record])
     shifted = {"metrics": {**record["metrics"], "nll_all": record["metrics"]["nll_all"] + 1e-3}}
     path = edited(store_with_run, record, **shifted["metrics"])
     assert document("verify")[0] == 1
-    for elsewhere in ({"device": {**record["device"], "name": "abacus"}}, {"device": {**record["device"], "threads": 64}},
-                      {"versions": {**record["versions"], "torch": "0.1"}}):  # fmt: skip
+    for elsewhere in ({"device": {**record["device"], "name": "abacus"}}, {"versions": {**record["versions"], "torch": "0.1"}}):
         path.unlink()
         store_with_run.add({**record, **shifted, **elsewhere})
         status, rows = document("verify")
         assert status == 0 and rows[0]["tolerance"] == 0.05, elsewhere
+
+
+def test_verify_trains_with_the_records_threads_and_a_diverged_rerun_disagrees(store_with_run, record, document, monkeypatch):
+    path = store_with_run.path("masked", key_of(record))
+    path.unlink()
+    store_with_run.add({**record, "device": {**record["device"], "threads": 3}})
+    seen = []
+
+    def diverging(*args):
+        seen.append(torch.get_num_threads())
+        return [{**record, "status": "failed", "metrics": {"nll_a": 4.5, "nll_b": None, "nll_all": 4.5}}]
+
+    monkeypatch.setattr(verify, "train", diverging)
+    before = torch.get_num_threads()
+    status, rows = document("verify")
+    assert status == 1 and rows[0]["agrees"] is False and rows[0]["largest_gap"] is None
+    assert seen == [3] and torch.get_num_threads() == before
 
 
 def test_verify_without_records(empty, document, trm):

@@ -231,10 +231,10 @@ def test_no_budget_left_trains_nothing_and_exits_normally(store, monkeypatch, ca
 
 def test_a_deadline_in_the_middle_leaves_a_checkpoint_and_the_next_drain_goes_on(store, whole):
     run, events = smoke_run(**small(steps=40)), []
-    queue.work([run], store, CPU, deadline=time.monotonic() + 1e-3 if unfinished(store, run) else 0)
-    assert store.records() == {}
+    queue.train_batch([run], store, CPU, "fp32", -math.inf, lambda **_: None)
+    assert written(store.root.parent) == [store.checkpoint(key(run))]
     queue.work([run], store, CPU, tell=lambda **e: events.append(e))
-    assert events[0]["step"] > 0
+    assert events[0]["step"] == 5
     assert numbers(store) == numbers(whole)
 
 
@@ -245,7 +245,7 @@ def test_a_checkpoint_travels_in_parts_and_ends_in_the_same_numbers(store, secon
     run = smoke_run(**small(steps=40))
     checkpoint = unfinished(store, run, blocks=3)
     monkeypatch.setattr(queue, "PART", checkpoint.stat().st_size // 3)
-    queue.pack(store, [], tmp_path / "out")
+    queue.pack(store, [], [], tmp_path / "out")
     parts = sorted((tmp_path / "out").glob("checkpoints.zip.*"))
     assert [p.name for p in parts] == [f"checkpoints.zip.{i}of4" for i in range(1, 5)]
     assert all(p.stat().st_size <= queue.PART for p in parts)
@@ -261,7 +261,7 @@ def test_a_checkpoint_travels_in_parts_and_ends_in_the_same_numbers(store, secon
 def test_a_missing_part_is_one_line(commanded, tmp_path, monkeypatch, capsys):
     unfinished(Store(tmp_path / "first" / "results"), smoke_run(**small()))
     monkeypatch.setattr(queue, "PART", 20_000)
-    queue.pack(Store(tmp_path / "first" / "results"), [], tmp_path / "out")
+    queue.pack(Store(tmp_path / "first" / "results"), [], [], tmp_path / "out")
     parts = sorted((tmp_path / "out").glob("checkpoints.zip.*"))
     gone = parts.pop(1)
     assert cli.main(["add", *map(str, parts)]) == 2
@@ -276,7 +276,7 @@ def test_parts_of_two_packs_are_told_apart_by_their_folders(store, tmp_path, mon
         brought = Store(folder / "store" / "results")
         size = unfinished(brought, smoke_run(**small(seed=seed))).stat().st_size
         monkeypatch.setattr(queue, "PART", size // 2 + 1000)
-        queue.pack(brought, [], folder)
+        queue.pack(brought, [], [], folder)
     parts = [p for folder in folders for p in sorted(folder.glob("checkpoints.zip.*"))]
     assert len(parts) == 4
     assert len(queue.add(parts, store)["added"]) == 2
@@ -287,7 +287,7 @@ def test_a_pack_holds_the_newest_checkpoints_up_to_its_limit(store, tmp_path, mo
     for age, path in enumerate(paths):
         os.utime(path, (1e9 - age, 1e9 - age))
     monkeypatch.setattr(queue, "PACKED_CHECKPOINTS", 2 * paths[0].stat().st_size + 100)
-    queue.pack(store, [], tmp_path)
+    queue.pack(store, [], [], tmp_path)
     with zipfile.ZipFile(tmp_path / "checkpoints.zip.1of1") as z:
         assert sorted(z.namelist()) == sorted(f"checkpoints/{p.name}" for p in paths[:2])
 
@@ -296,7 +296,7 @@ def test_only_a_more_advanced_checkpoint_is_taken(store, second, tmp_path):
     run = smoke_run(**small(steps=40))
     behind, ahead = unfinished(store, run, 1), unfinished(second, run, 2)
     for s, out in ((store, tmp_path / "behind"), (second, tmp_path / "ahead")):
-        queue.pack(s, [], out)
+        queue.pack(s, [], [], out)
     before = ahead.read_bytes()
     name = [f"checkpoints/{behind.name}"]
     assert queue.add([tmp_path / "behind" / "checkpoints.zip.1of1"], second) == {"added": [], "known": name, "refused": []}
@@ -308,11 +308,10 @@ def test_only_a_more_advanced_checkpoint_is_taken(store, second, tmp_path):
 
 def test_a_checkpoint_of_a_recorded_run_is_not_taken(store, second, whole, tmp_path):
     checkpoint = unfinished(second, smoke_run(**small(steps=40)))
-    queue.pack(second, [], tmp_path)
-    queue.pack(whole, whole.records(), tmp_path)
+    queue.pack(second, [], [], tmp_path)
+    queue.pack(whole, whole.records(), [], tmp_path)
     result = queue.add([tmp_path / "records.zip", tmp_path / "checkpoints.zip.1of1"], store)
     assert len(result["added"]) == 1 and result["known"] == [f"checkpoints/{checkpoint.name}"]
-    assert not checkpoint.exists() or checkpoint.parent != store.checkpoint("x").parent
     assert list((store.cache / "checkpoints").iterdir()) == []
 
 
@@ -338,6 +337,27 @@ def test_a_single_record_file_is_added_under_its_own_key(store, record, tmp_path
     (tmp_path / "whatever.json").write_text(signed(record))
     assert queue.add([tmp_path / "whatever.json"], store)["added"]
     assert written(store.root) == [store.path("masked", key_of(record))]
+
+
+def evaluation(record, **changes):
+    return {"experiment": "masked", "name": "leak_probe", "runs": [key_of(record)], "result": {"leak": 0.25}, **changes}
+
+
+def test_evaluations_travel_with_the_records(store, second, record, tmp_path):
+    store.add(record)
+    store.add_evaluation(evaluation(record))
+    [path] = queue.evaluation_files(store)
+    queue.pack(store, store.records(), [path], tmp_path)
+    result = queue.add([tmp_path / "records.zip"], second)
+    assert len(result["added"]) == 2 and not result["refused"]
+    assert second.evaluations("masked", "leak_probe") == store.evaluations("masked", "leak_probe")
+    assert len(queue.add([tmp_path / "records.zip"], second)["known"]) == 2
+    path.unlink()
+    store.add_evaluation(evaluation(record, result={"leak": 0.5}))
+    before = path.read_bytes()
+    result = queue.add([tmp_path / "records.zip"], store)
+    assert len(result["known"]) == len(result["refused"]) == 1 and path.name in result["refused"][0]
+    assert path.read_bytes() == before
 
 
 # ---------------------------------------------------------------- hostile archives
@@ -423,6 +443,19 @@ def test_a_hostile_record_is_refused(store, record, tmp_path, what):
     assert_refused(store, zipped([("records/masked/a.json", text)], tmp_path / "records.zip"), "records/masked/a.json", word)
 
 
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"name": "../../evil"}, "known form"), ({"experiment": "../evil"}, "known form"), ({"experiment": "astrology"}, "astrology"),
+     ({"runs": ["../../x"]}, "known form"), ({"runs": [1]}, "known form"), ({"result": []}, "result"), ({"schema": 99}, "schema 99")],
+)  # fmt: skip
+def test_a_hostile_evaluation_is_refused(store, second, record, tmp_path, changes, word):
+    second.add_evaluation(evaluation(record))
+    [whole] = second.evaluations("masked", "leak_probe")
+    assert_refused(store, zipped([("evaluations/masked/a.json", signed(whole, **changes))], tmp_path / "a.zip"), "evaluations/masked/a.json", word)
+    edited = json.dumps({**whole, "result": {"leak": 0.0}})
+    assert_refused(store, zipped([("evaluations/masked/a.json", edited)], tmp_path / "b.zip"), "digest")
+
+
 def test_a_link_in_an_archive_is_not_made(store, tmp_path):
     (tmp_path / "secret.json").write_text("secret")
     link = zipfile.ZipInfo("records/masked/link.json")
@@ -464,9 +497,9 @@ def test_bombs_are_not_unpacked(store, record, tmp_path, monkeypatch):
     bomb = zipped([("records/masked/a.json", b" " * 10**7)], tmp_path / "a.zip")
     assert bomb.stat().st_size < 20_000
     assert_refused(store, bomb, "larger than")
-    monkeypatch.setattr(queue, "LARGEST_RECORD", 1000)
-    assert_refused(store, zipped([("records/masked/a.json", signed(record))], tmp_path / "b.zip"), "larger than 1000 bytes")
-    monkeypatch.undo()
+    with monkeypatch.context() as m:
+        m.setattr(queue, "LARGEST_RECORD", 1000)
+        assert_refused(store, zipped([("records/masked/a.json", signed(record))], tmp_path / "b.zip"), "larger than 1000 bytes")
     many = zipped([(f"records/masked/{i}.json", "") for i in range(10_001)], tmp_path / "c.zip")
     assert_refused(store, many, "more than any pack")
     monkeypatch.setattr(queue, "LARGEST_CHECKPOINT", 10_000)
@@ -544,7 +577,7 @@ def test_a_full_disk_while_adding_or_packing_is_no_refusal(commanded, whole, rec
     err = capsys.readouterr().err
     assert os.strerror(errno.ENOSPC) in err and err.count("\n") == 1
     with pytest.raises(TrmError) as e:
-        queue.pack(whole, whole.records(), tmp_path / "out")
+        queue.pack(whole, whole.records(), [], tmp_path / "out")
     assert e.value.code == 74
     assert written(commanded.root) == written(tmp_path / "out") == []
 
@@ -569,6 +602,20 @@ def test_a_worker_that_dies_is_said_and_the_others_records_are_packed(commanded,
     out = tmp_path / "out"
     assert cli.main(["run", "joint", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--out", str(out), "--quiet"]) == 1
     assert capsys.readouterr().err == "trm: a worker died (exit status -9); `trm run` again goes on from its checkpoint\n"
+    with zipfile.ZipFile(out / "records.zip") as z:
+        assert z.namelist() == [f"records/masked/{key_of(record)}.json"]
+
+
+def test_an_evaluation_that_fails_keeps_nothing_from_the_pack(commanded, record, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise TrmError("weights x are damaged")
+
+    commanded.add(record)
+    monkeypatch.setattr(queue, "evaluate", fail)
+    fake_worker(tmp_path, monkeypatch, f"""echo '{{"event": "recorded", "key": "{key_of(record)}"}}'""")
+    out = tmp_path / "out"
+    assert cli.main(["run", "joint", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--out", str(out), "--quiet"]) == 2
+    assert capsys.readouterr().err == "trm: weights x are damaged\n"
     with zipfile.ZipFile(out / "records.zip") as z:
         assert z.namelist() == [f"records/masked/{key_of(record)}.json"]
 
@@ -615,8 +662,7 @@ def test_ctrl_c_ends_every_worker_and_loses_nothing(commanded, tmp_path, capsys)
     recorded = len(commanded.records())
     assert err == f"trm: interrupted; {recorded} runs were recorded; the others go on from their checkpoints with the next `trm run`\n"
     assert "step" in out and "seed" in out  # progress
-    names = [p.name for p in written(tmp_path)]
-    assert recorded and len(names) == len([n for n in names if n.endswith((".json", ".safetensors"))])
+    assert recorded > 0
     following = queue.pending(masked.grid("smoke"), commanded, "cpu", "fp32")[:1]
     queue.work(following, commanded, CPU)
     assert len(commanded.records()) == recorded + 1

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 
@@ -23,7 +24,7 @@ def duration(text):
         seconds = float(number) * unit
     except ValueError:
         seconds = -1
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 9m or 1.5h")
     return seconds
 
@@ -32,19 +33,28 @@ def seed_list(text):
     """ "0,1,4-6" → [0, 1, 4, 5, 6]."""
     try:
         ranges = [[int(n) for n in part.split("-")] for part in text.split(",")]
+        if not all(len(r) < 3 and 0 <= r[-1] - r[0] < 1000 for r in ranges):
+            raise ValueError
         return [n for r in ranges for n in range(r[0], r[-1] + 1)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds; write 0,1,4-6") from None
 
 
 def positive(text):
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parser():
-    p = argparse.ArgumentParser(prog="trm", description="Runs, records and benchmarks of the report 'when does thinking time help?'.")
+    p = Parser(prog="trm", description="Runs, records and benchmarks of the report 'when does thinking time help?'.")
     p.add_argument("--data-root", help="folder that holds the corpora (also: TRM_DATA)")
     sub = p.add_subparsers(dest="command", required=True)
 
@@ -154,8 +164,8 @@ def do_add(args):
 
 
 def do_show(args):
-    found = [r for r in Store().records().values() if r["hash"].startswith(args.run) or f"{r['arm']}/{r['seed']}" == args.run]
-    found = [r for r in found if r["profile"] == args.profile or r["hash"].startswith(args.run)]
+    named = lambda r: r["profile"] == args.profile and f"{r['arm']}/{r['seed']}" == args.run  # noqa: E731
+    found = [r for r in Store().records().values() if named(r) or (args.run and r["hash"].startswith(args.run))]
     if not found:
         raise TrmError(f"no record of run {args.run!r}; `trm list` names the runs (a run is shown once it is recorded)")
     emit(args, found, "\n\n".join(map(show_record, found)))
@@ -201,11 +211,14 @@ def main(argv=None):
         print(f"trm: {e}", file=sys.stderr)
         return e.code
     except KeyboardInterrupt as e:
-        print(f"trm: interrupted; {e or 'nothing was lost'}", file=sys.stderr)
+        print(f"trm: interrupted; {str(e) or 'nothing was lost'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as e:
+        print(f"trm: {e}", file=sys.stderr)
+        return 74
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ pack that a drain leaves, on another machine.
 
 import io
 import json
+import lzma
 import math
 import os
 import re
@@ -96,7 +97,10 @@ def drain(
            "budget": None if budget is None else max(0.0, budget - RESERVE), "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
     deadline, before = math.inf if budget is None else time.monotonic() + job["budget"], evaluation_files(store)
     keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
-    evaluate(store, patterns, profile, device, precision, deadline, quiet)
+    try:
+        evaluate(store, patterns, profile, device, precision, deadline, quiet)
+    except TrmError as e:  # what is recorded is packed all the same
+        problems.append(e)
     if out is not None:
         pack(store, keys, evaluation_files(store) - before, out)
     if problems:
@@ -220,15 +224,17 @@ def add(files, store):
             evaluation = re.fullmatch(r"evaluations/[a-z0-9_-]+/[^/]+\.json", name)
             checkpoint = re.fullmatch(rf"checkpoints/({KEY.pattern})\.safetensors", name)
             if record:
-                new = add_record(store, name, data)
+                new = store.add(checked(parse_record, data, name))
             elif evaluation:
-                new = store.add_evaluation(known(parse_evaluation(data.decode("utf-8", "replace"), name), name))
+                new = store.add_evaluation(checked(parse_evaluation, data, name))
             elif checkpoint:
                 new = add_checkpoint(store, checkpoint[1], data)
             else:
                 raise TrmError(f"{name}: neither a record nor a checkpoint of a pack; not taken")
             result["added" if new else "known"].append(name)
         except TrmError as e:
+            if e.code == 74:  # a full disk is no fault of the file
+                raise
             result["refused"].append(str(e))
     return result
 
@@ -237,7 +243,7 @@ def contents(files):
     """(name, bytes) of everything in the given files, sizes bounded."""
     parts = {}
     for file in map(Path, files):
-        part = re.fullmatch(r"checkpoints\.zip\.(\d+)of(\d+)", file.name)
+        part = re.fullmatch(r"checkpoints\.zip\.(\d{1,3})of(\d{1,3})", file.name)
         try:
             if file.stat().st_size > LARGEST_CHECKPOINT:
                 raise TrmError(f"{file} is larger than any pack; not read")
@@ -245,12 +251,12 @@ def contents(files):
         except OSError as e:
             raise TrmError(f"cannot read {file}: {e.strerror}") from None
         if part:
-            parts.setdefault(int(part[2]), {})[int(part[1])] = data
+            parts.setdefault((file.parent, int(part[2])), {})[int(part[1])] = data
         elif file.suffix == ".json":
             yield f"records/single/{file.name}", data
         else:
             yield from unzip(file.name, data)
-    for n, found in parts.items():
+    for (_, n), found in parts.items():
         missing = [f"checkpoints.zip.{i}of{n}" for i in range(1, n + 1) if i not in found]
         if missing:
             raise TrmError(f"parts of a pack are missing: {', '.join(missing)}; give all of them at once")
@@ -270,16 +276,16 @@ def unzip(name, data):
                 if len(content) > limit:
                     raise TrmError(f"{name}: {entry.filename} is larger than {limit} bytes; not read")
                 yield entry.filename, content
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zipfile.zlib.error) as e:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zipfile.zlib.error, lzma.LZMAError) as e:
         raise TrmError(f"{name} is not a whole zip archive ({e}); copy it again") from None
 
 
-def add_record(store, name, data):
-    return store.add(known(parse_record(data.decode("utf-8", "replace"), name), name))
-
-
-def known(record, name):
-    """The record, if its experiment is one of ours."""
+def checked(parse, data, name):
+    """The record or evaluation in the bytes, if it is whole and its experiment is one of ours."""
+    try:
+        record = parse(data.decode("utf-8", "replace"), name)
+    except (KeyError, ValueError, RecursionError) as e:
+        raise TrmError(f"record {name} is not of the known form ({type(e).__name__}: {e}); not taken") from None
     if record["experiment"] not in EXPERIMENTS:
         raise TrmError(f"{name}: unknown experiment {record['experiment']!r}; update trmlib or drop it")
     return record
@@ -304,7 +310,7 @@ def steps_done(path):
     try:
         with safe_open(path, "pt") as f:
             return int(json.loads(f.metadata()["trm"])["done"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
         raise TrmError(f"checkpoint {path.name} is damaged ({e}); not taken") from None
 
 

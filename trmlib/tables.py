@@ -1,11 +1,12 @@
 """Runs and records as rows and frames: what `trm list` prints and what the notebooks read."""
 
+from fnmatch import fnmatchcase
 from statistics import median
 
 import pandas as pd
 
 from trmlib.errors import TrmError
-from trmlib.experiments import grid, select
+from trmlib.experiments import grid, matches, select
 from trmlib.runs import spec_hash
 
 
@@ -14,8 +15,8 @@ def status(store, profiles, patterns=()):
     records, rows = {}, []
     for record in store.records().values():
         records.setdefault(record["hash"], []).append(record)
-    for profile in profiles:
-        for run in select(profile, patterns) if len(profiles) == 1 else chosen(profile, patterns):
+    for profile, runs in chosen(profiles, patterns).items():
+        for run in runs:
             base = {"experiment": run.spec.experiment, "arm": run.arm, "seed": run.spec.seed, "profile": profile, "hash": run.spec.hash}
             blank = dict.fromkeys(
                 ("parameters", "train_flops", "inference_flops", "serial_depth", "device", "precision", "seconds", "metrics")
@@ -28,12 +29,15 @@ def status(store, profiles, patterns=()):
     return estimated(rows)
 
 
-def chosen(profile, patterns):
-    """As `select`, for several profiles at once: a pattern may match in only some of them."""
-    try:
-        return select(profile, patterns)
-    except TrmError:
-        return []
+def chosen(profiles, patterns):
+    """{profile: its runs}, as `select`, but that a pattern need match in only one of the profiles."""
+    if len(profiles) == 1:
+        return {profiles[0]: select(profiles[0], patterns)}
+    found = {p: [r for r in grid(p) if not patterns or any(matches(r, pattern, fnmatchcase) for pattern in patterns)] for p in profiles}
+    for pattern in patterns:
+        if not any(matches(r, pattern, fnmatchcase) for runs in found.values() for r in runs):
+            raise TrmError(f"no run of any profile matches {pattern!r}; `trm list` names the arms")
+    return found
 
 
 def estimated(rows):

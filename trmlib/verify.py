@@ -1,6 +1,9 @@
 """Do the recorded numbers come out again? Retrain the cheapest records and compare."""
 
 import tempfile
+from contextlib import contextmanager
+
+import torch
 
 from trmlib.experiments import grid, module
 from trmlib.runs import Store, device_info, host, torch_device
@@ -13,20 +16,32 @@ ELSEWHERE = 0.05  # nats: another processor or version; rounding alone moves a r
 def verify(store, n=1, profile=None):
     """Retrain `n` records of this kind of device, cheapest first; a row each with both NLLs and whether they agree."""
     device = torch_device("auto")
-    info = device_info(device)
+    kind = device_info(device)["kind"]
     runs = {r.spec.hash: r for p in ("smoke", "cpu", "full") if profile in (None, p) for r in grid(p)}
     records = [
-        r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == info["kind"]
+        r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == kind
     ]
     rows = []
     for record in sorted(records, key=lambda r: r["seconds"])[:n]:
         spec = runs[record["hash"]].spec
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, threads(record["device"]["threads"]):
             again = train(module(spec.experiment).Task(spec, device), [spec], Store(scratch, scratch), device, record["precision"])[0]
-        same = info["name"] == record["device"]["name"] and host()["versions"] == record["versions"]
+        same = again["device"] == record["device"] and host()["versions"] == record["versions"]
         tolerance = SAME if same and record["mode"] == again["mode"] else ELSEWHERE
-        gap = max(abs(again["metrics"][k] - v) for k, v in record["metrics"].items() if k.startswith("nll"))
+        pairs = [(v, again["metrics"].get(k)) for k, v in record["metrics"].items() if k.startswith("nll")]
+        gap = None if any(v is None or w is None for v, w in pairs) else max(abs(v - w) for v, w in pairs)
         rows.append({"run": f"{record['arm']}/{record['seed']}", "profile": record["profile"], "recorded": record["metrics"]["nll_all"],
-                     "retrained": float(again["metrics"]["nll_all"]), "largest_gap": float(gap), "tolerance": tolerance,
-                     "agrees": bool(gap <= tolerance)})  # fmt: skip
+                     "retrained": again["metrics"]["nll_all"], "largest_gap": gap, "tolerance": tolerance,
+                     "agrees": gap is not None and gap <= tolerance})  # fmt: skip
     return rows
+
+
+@contextmanager
+def threads(n):
+    """Train with as many threads as the record: the order of sums, and so the numbers, hang on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,52 @@
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from trmlib.probe import dependency, leaks
+
+VOCAB, M = 7, 3
+TARGETS = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 0, 1], [2, 2, 2]])
+
+
+def certain(words):
+    """Logits that put all mass on the given words."""
+    return 1e4 * F.one_hot(words, VOCAB).double()
+
+
+def test_a_parallel_predictor_depends_on_nothing():
+    logits = torch.randn(len(TARGETS), M, VOCAB, generator=torch.Generator().manual_seed(0))
+    matrix = dependency(lambda t: logits, TARGETS, VOCAB)
+    assert (matrix == 0).all() and leaks(matrix) == []
+
+
+def test_copying_the_target_is_a_leak_on_the_whole_diagonal():
+    matrix = dependency(certain, TARGETS, VOCAB)
+    assert np.allclose(matrix, np.eye(M))  # all mass moves: total variation 1
+    assert leaks(matrix) == [(0, 0, 1.0), (1, 1, 1.0), (2, 2, 1.0)]
+    assert leaks(matrix, "autoregressive") == leaks(matrix)
+
+
+def test_left_to_right_may_look_back_only():
+    def shifted(t):  # slot i says what slot i - 1 was
+        return certain(torch.cat([torch.zeros_like(t[:, :1]), t[:, :-1]], 1))
+
+    matrix = dependency(shifted, TARGETS, VOCAB)
+    assert np.allclose(matrix, np.eye(M, k=-1))
+    assert leaks(matrix, "autoregressive") == [] and len(leaks(matrix)) == 2
+
+
+def test_distance_is_total_variation_by_hand():
+    def half(t):  # half of the mass on the target, half on word 0
+        p = 0.5 * F.one_hot(t, VOCAB).double()
+        p[..., 0] += 0.5
+        return p.clamp_min(1e-300).log()
+
+    matrix = dependency(half, torch.tensor([[1, 2, 3]]), VOCAB, trials=50)
+    assert np.allclose(np.diag(matrix), 0.5)  # half of the mass moves, wherever it goes (word 0 included)
+
+
+def test_looking_ahead_is_a_leak_for_both_kinds():
+    matrix = np.zeros((M, M))
+    matrix[0, 2], matrix[2, 0] = 0.3, 0.1
+    assert leaks(matrix) == [(0, 2, 0.3), (2, 0, 0.1)]
+    assert leaks(matrix, "autoregressive") == [(0, 2, 0.3)]

@@ -1,0 +1,147 @@
+"""The report's frames, verdicts and figures, on records made by hand."""
+
+import json
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from trmlib import export, plots, stats
+from trmlib.errors import TrmError
+from trmlib.experiments import masked_report as report
+
+STEPS = list(range(250, 20_001, 250))
+
+
+def row(arm, seed, nll, curve=None, status="recorded"):
+    """A row of `tables.frame` with three articles, the last two of part B."""
+    curve = {"step": STEPS, "nll": curve if curve is not None else [nll] * len(STEPS), "noisy_nll": [nll] * len(STEPS)}
+    detail = {"by_article": {"nll": [nll + 1, nll, nll], "blanks": [10, 30, 20], "part_b": [0, 1, 1]}, "by_pass": {"nll_b": [nll + 0.5, nll]}}
+    record = {"curve": curve, "detail": detail, "profile": "full", "digest": f"{arm}{seed}"}
+    return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": status, "nll_b": nll, "nll_known_b": nll, "accuracy_b": 0.25, "parameters": 10,
+            "train_flops": 10**15, "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.0, "device": "cpu", "precision": "fp32", "record": record}  # fmt: skip
+
+
+def frame(base, joint, **curves):
+    rows = [row("baseline", s, v, curves.get("baseline")) for s, v in enumerate(base)]
+    return pd.DataFrame(rows + [row("joint", s, v, curves.get("joint")) for s, v in enumerate(joint)])
+
+
+BASE = [4.50, 4.52, 4.48, 4.51, 4.49]
+
+
+def test_effect_is_the_paired_change_of_perplexity():
+    e = report.effect(frame(BASE, [v + d for v, d in zip(BASE, (-0.1, -0.2, -0.1, -0.2, -0.15))]), "joint", "baseline")
+    assert e.estimate == pytest.approx(math.exp(-0.15) - 1) and e.n == 5 and e.high < 0
+
+
+def test_pairs_are_the_common_seeds_only():
+    df = frame(BASE, BASE[:3])
+    assert report.pairs(df, "joint", "baseline")[0] == [0, 1, 2]
+    assert report.effect(df[~((df.arm == "joint") & (df.seed > 0))], "joint", "baseline") is None
+
+
+def test_verdict_is_open_until_all_seeds_are_there():
+    assert report.verdict(frame(BASE, BASE[:4]))[0] == "open"
+    assert report.verdict(frame(BASE, []))[0] == "open"
+
+
+def test_verdict_artefact_needs_equivalence_and_the_restored_cause():
+    falling = np.interp(STEPS, [0, 13_750, 20_000], [6.0, math.log(96.75), math.log(81.17)]).tolist()
+    small = [v + d for v, d in zip(BASE, (0.002, -0.001, 0.001, -0.002, 0.001))]
+    jitter = lambda k: [v + 0.001 * k for v in falling]  # noqa: E731, restored differences need some spread
+    df = frame(BASE, small)
+    for i, r in enumerate(df.itertuples()):
+        r.record["curve"]["nll"] = jitter(i % 3)
+    word, e = report.verdict(df)
+    assert word.startswith("artefact") and abs(e.estimate) < 0.01
+    assert report.unequal_steps(df, "joint").estimate == pytest.approx(81.17 / 96.75 - 1, abs=0.003)
+    flat = frame(BASE, small)  # nothing comes back when training longer changes nothing
+    assert report.verdict(flat)[0] == "not reproduced"
+
+
+def test_verdict_reproduced_and_not():
+    shift = lambda d: [v + d + 0.01 * (-1) ** i for i, v in enumerate(BASE)]  # noqa: E731
+    assert report.verdict(frame(BASE, shift(math.log(1 - 0.161))))[0] == "reproduced"
+    assert report.verdict(frame(BASE, shift(-0.05)))[0] == "not reproduced"
+
+
+def test_crossed_effect_weighs_part_b_only():
+    df = frame(BASE, [v - 0.1 for v in BASE])
+    for r in df.itertuples():
+        r.record["detail"]["by_article"]["nll"][0] += 100 * r.seed  # part A, must not count
+    e = report.crossed_effect(df, "joint", "baseline")
+    assert e.estimate == pytest.approx(math.exp(-0.1) - 1) and e.articles == 2
+
+
+def test_primary_marks_what_is_pending_and_corrects_what_is_there():
+    df = frame(BASE, [v - 0.1 - 0.01 * s for s, v in enumerate(BASE)])
+    table = report.primary(df)
+    done, waiting = table[table.rival == "baseline"].iloc[0], table[table.rival == "4-blocks"].iloc[0]
+    assert report.reading(done) == "joint is better" and report.reading(waiting) == "pending"
+    assert done.p_holm == pytest.approx(done.effect.p)  # one test alone needs no correction
+
+
+def test_earlier_rule_by_hand():
+    df = frame(BASE[:1], [])
+    noisy = [5.0, 4.0] + [4.5] * 78  # best at the second evaluation, ten without a new best: stops at the twelfth
+    df.iloc[0].record["curve"]["noisy_nll"] = noisy
+    out = report.earlier_rule(df).iloc[0]
+    assert (out.best_step, out.stop_step) == (500, 3000) and out.reported_ppl == pytest.approx(math.exp(4))
+
+
+def test_noise_is_the_spread_of_the_noisy_curve_about_the_fixed_one():
+    df = frame(BASE[:1], [])
+    df.iloc[0].record["curve"]["noisy_nll"] = [4.5 + 0.3 + 0.05 * (-1) ** i for i in range(len(STEPS))]
+    assert report.noise(df) == pytest.approx(0.05)  # the constant gap of 0.3 is no noise
+
+
+def test_arms_compare_with_the_baseline_of_their_own_setting():
+    assert report.rival("joint (3 blanks)") == "baseline (3 blanks)" and report.rival("4-blocks") == "baseline"
+    table = report.arms(frame(BASE, BASE)).set_index("arm")
+    assert table.seeds["joint"] == 5 and table.seeds["8-passes"] == 0 and table.ppl["baseline"] == pytest.approx(math.exp(4.5))
+
+
+def test_article_values_fill_the_template_and_a_pending_claim_reads_as_open():
+    template = (export.Path(__file__).parents[1] / "article" / "template.md").read_text()
+    text = export.fill(template, report.article_values(frame(BASE, []), "full"))
+    assert "**open**" in text and "{{" not in text
+
+
+def test_fill_names_what_does_not_match():
+    assert export.fill("a {{x}} b", {"x": 3}) == "a 3 b"
+    with pytest.raises(TrmError, match="^the template names y, which no record gives$"):
+        export.fill("{{x}} {{y}}", {"x": 1})
+    with pytest.raises(TrmError, match="^the template does not use z$"):
+        export.fill("{{x}}", {"x": 1, "z": 2})
+
+
+def test_percent():
+    assert export.percent(stats.Effect(-0.1612, -0.2, -0.1, 0, 5, 0.95)) == "−16.1 % [−20.0, −10.0]"
+    assert export.percent(None) == "–"
+
+
+def test_a_figure_is_rebuilt_byte_for_byte_and_readable(tmp_path):
+    for folder in ("one", "two"):
+        plots.style()
+        fig, ax = plt.subplots()
+        plots.lines({"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3], [3.5, 2.5], [4.5, 3.5])}, ax, "x", "y")
+        plots.save(fig, "figure", tmp_path / folder, "A caption", "Two lines", "0123", "02_masked")
+        plt.close(fig)
+    for ending in ("png", "svg", "json"):
+        assert (tmp_path / "one" / f"figure.{ending}").read_bytes() == (tmp_path / "two" / f"figure.{ending}").read_bytes()
+    picture = Image.open(tmp_path / "one" / "figure.png")
+    assert picture.width == 1400 and picture.text["Source"] == "02_masked, records 0123"
+    assert json.loads((tmp_path / "one" / "figure.json").read_text())["alt"] == "Two lines"
+
+
+def test_pending_effects_leave_the_forest_drawable():
+    fig, ax = plt.subplots()
+    plots.forest([{"name": "a", "effect": None}, {"name": "b", "effect": stats.Effect(-0.1, -0.2, 0.0, 0.05, 5, 0.95)}], ax, zone=0.02)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and any(t.get_text() == "pending" for t in ax.texts)
+    low, high = ax.get_xlim()
+    assert low < -20 and high > 5
+    plt.close(fig)
