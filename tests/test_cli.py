@@ -204,7 +204,7 @@ def test_seed_lists(text, seeds):
     assert cli.seed_list(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1-", "3-1", "1-2-9", "1.5", "0-99999999999999"])
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1-", "3-1", "1-2-9", "1.5", "0-9999999"])
 def test_bad_seed_lists(empty, complaint, text):
     assert f"{text!r} is not a list of seeds" in complaint("run", f"--seeds={text}")
 

@@ -287,8 +287,8 @@ def torch_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
         raise TrmError(f"device {name!r} cannot be used here ({str(e).splitlines()[0]}); try cpu or auto") from None
     return device
 

@@ -44,7 +44,7 @@ def estimated(rows):
     """Pending rows with `estimated_seconds`: seconds a step of the same arm, else of the experiment, times their steps."""
     rates = {}
     for r in rows:
-        if r["seconds"]:
+        if r["seconds"] and r["steps"]:
             for key in ((r["experiment"], r["profile"], r["arm"]), (r["experiment"], r["profile"])):
                 rates.setdefault(key, []).append(r["seconds"] / r["steps"])
     for r in rows:

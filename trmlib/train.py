@@ -138,6 +138,8 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
     info = device_info(device)
     path = store.checkpoint(group_key(specs, info["kind"], precision))
     done, curves, seconds, failed = restore(path, weights, optimizer, ema) or (0, [[] for _ in specs], 0.0, {})
+    if done > t.steps:
+        raise TrmError(f"checkpoint {path} holds {done} steps of a run of {t.steps}; delete it to train this run from the start")
     started = saved = time.monotonic()
 
     if progress:
