@@ -136,11 +136,8 @@ if bands:
             (claimed["trm_curve"], plots.COLOURS[1], "TRM, as published"),
         ):
             ax.plot(points.keys(), points.values(), "x", color=colour, label=name, markersize=7, markeredgewidth=2)
-    ax.set_yscale("log")
-    ticks = [80, 100, 150, 200, 300] if profile == "full" else []
-    if ticks:
-        ax.set_yticks(ticks, [str(t) for t in ticks])
-        ax.minorticks_off()
+    plots.plain_log(ax)
+    if profile == "full":
         ax.set_ylim(70, 400)
     ax.set_ylabel("perplexity, fixed windows")
     ax.legend()
@@ -150,7 +147,7 @@ save(
     fig,
     "masked_curves",
     "Learning curves, mean and 95 % band over seeds; crosses are the points that the earlier write-up published.",
-    "Perplexity against training steps. The curves of the arms lie close together and fall until the last step; the published baseline ends early, at step 13,750.",
+    "Perplexity against training steps. One line an arm with a band over seeds; crosses mark the published points, of which the baseline's end at step 13,750 and the TRM's at step 20,000.",
 )
 plt.show()
 
@@ -199,8 +196,15 @@ if len(done):
         "params": (done.parameters / 1e6).map("{:.2f} M".format), "PFLOP": done.train_pflop.map("{:.3g}".format), "depth": done.depth.astype(int).astype(str),
     })  # fmt: skip
 short = text[~text.arm.str.contains("(", regex=False)]
-save_table(short, "masked_table", figures, f"The arms on part B of the validation text, mean over seeds ({about}). PFLOP: training; depth: blocks in series.",
-           "Table of the recorded arms with perplexity, change against the baseline, parameters, training compute and depth.", digest, "02_masked")
+save_table(
+    short,
+    "masked_table",
+    figures,
+    f"The arms on part B of the validation text, mean over seeds ({about}). PFLOP: training; depth: blocks in series.",
+    "Table of the recorded arms with perplexity, change against the baseline, parameters, training compute and depth.",
+    digest,
+    "02_masked",
+)
 plt.show()
 if len(done):
     display(text.assign(**{
@@ -277,7 +281,7 @@ save(
     fig,
     "masked_stopping",
     "The “improvement” of a model over an identical one, 10,000 simulated pairs from the recorded baseline curves and the measured noise.",
-    "Histogram: with early stopping on noisy evaluations identical models differ by tens of percent; with equal steps the spread is small. A dashed line marks the claimed 16.1 %.",
+    "Three histograms over the difference between identical models in percent: the earlier rule, all steps with the best kept, all steps with the last evaluation. A dashed line marks the claimed 16.1 %.",
 )
 plt.show()
 if same is not None:
@@ -293,9 +297,14 @@ if same is not None:
 # on to step 20,000. The rival may be the TRM, or the very same baseline.
 
 # %%
-restored = {"TRM at its last step": report.unequal_steps(df, "joint"), "the same baseline at its last step": report.unequal_steps(df, "baseline")}
-say("| against the baseline at step 13,750 | change of perplexity (fixed windows) | seeds |\n| --- | --- | --- |\n"
-    + "\n".join(f"| {name} | {percent(e)} | {e.n if e else 0} |" for name, e in restored.items()))
+restored = {
+    "TRM at its last step": report.unequal_steps(df, "joint"),
+    "the same baseline at its last step": report.unequal_steps(df, "baseline"),
+}
+say(
+    "| against the baseline at step 13,750 | change of perplexity (fixed windows) | seeds |\n| --- | --- | --- |\n"
+    + "\n".join(f"| {name} | {percent(e)} | {e.n if e else 0} |" for name, e in restored.items())
+)
 
 # %% [markdown]
 # ## Pass by pass
@@ -309,7 +318,7 @@ series = report.pass_bands(df, tied)
 fig, ax = plt.subplots()
 if series:
     plots.lines(series, ax, "passes at test time", "perplexity, part B")
-    ax.set_yscale("log")
+    plots.plain_log(ax)
     if "baseline" in set(done.arm):
         ax.axhline(done.set_index("arm").ppl["baseline"], color="#444444", linestyle=":", label="baseline")
         ax.legend()
@@ -319,7 +328,7 @@ save(
     fig,
     "masked_passes",
     "Perplexity of the read-out after each pass; tied models are run beyond the passes they were trained with.",
-    "Perplexity against the number of passes at test time, one line an arm. Models are best at the number of passes they were trained with.",
+    "Perplexity against the number of passes at test time, one line an arm. A dotted line marks the baseline.",
 )
 plt.show()
 

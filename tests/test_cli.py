@@ -118,7 +118,9 @@ def test_list_prints_a_row_an_arm(store_with_run, trm):
     lines = [line.split() for line in out.splitlines()]
     assert status == 0
     assert lines[0] == ["profile", "experiment", "arm", "device", "recorded", "pending", "failed", "minutes"]
-    assert [line[:7] for line in lines if line[2] == "baseline" and line[3] == "cpu"] == [["smoke", "masked", "baseline", "cpu", "1", "0", "0"]]
+    assert [line[:7] for line in lines if line[2] == "baseline" and line[3] == "cpu"] == [
+        ["smoke", "masked", "baseline", "cpu", "1", "0", "0"]
+    ]
     assert [line[:6] for line in lines if line[2] == "4-blocks"] == [["smoke", "masked", "4-blocks", "0", "2", "0"]]
 
 
@@ -126,7 +128,10 @@ def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, monkeyp
     status, out, _ = trm("list", "--pending", "--profile", "smoke")
     n = len(masked.grid("smoke")) - 1
     assert status == 0
-    assert out.splitlines()[-1] == f"{n} runs pending, about {n * record['seconds'] / 3600:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"
+    assert (
+        out.splitlines()[-1]
+        == f"{n} runs pending, about {n * record['seconds'] / 3600:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"
+    )
     _, out, _ = trm("list", "--pending", "--profile", "cpu")
     n = len(masked.grid("cpu"))
     assert out.splitlines()[-1] == f"{n} runs pending ({n} of them without an estimate); `trm run` trains them"

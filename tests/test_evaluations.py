@@ -91,7 +91,10 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
     store = Store(tmp_path / "results", tmp_path / "cache")
     runs = [smoke_run("joint", seed=s, steps=20) for s in (0, 1)]
     monkeypatch.setattr(masked, "grid", lambda profile: runs if profile == "smoke" else [])
-    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, ["masked/joint: leak_probe"] * 2 + ["masked/joint: refinement"] * 2 + ["masked/joint: adaptive"])
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (
+        0,
+        ["masked/joint: leak_probe"] * 2 + ["masked/joint: refinement"] * 2 + ["masked/joint: adaptive"],
+    )
     work(runs, store, torch_device("cpu"))
     assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (5, [])
     assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, [])

@@ -32,9 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 FAST = {"passes": 1, "refine_blocks": 1, "context_blocks": 1}
 NUMBERS = ("status", "reason", "metrics", "detail", "curve", "steps", "parameters")
+
+
 def small(seed=0, steps=20, **train):
     """Settings of a run of well under a second."""
-    return {"arm": "joint", "model": FAST, "data": {"noisy_batches": 1}, "seed": seed, **{"steps": steps, "eval_every": 5, "batch": 8, **train}}
+    return {
+        "arm": "joint",
+        "model": FAST,
+        "data": {"noisy_batches": 1},
+        "seed": seed,
+        **{"steps": steps, "eval_every": 5, "batch": 8, **train},
+    }
 
 
 def job_of(runs, store, **changes):
@@ -439,7 +447,9 @@ def test_a_hostile_record_is_refused(store, record, tmp_path, what):
 def test_a_hostile_evaluation_is_refused(store, second, record, tmp_path, changes, word):
     second.add_evaluation(evaluation(record))
     [whole] = second.evaluations("masked", "leak_probe")
-    assert_refused(store, zipped([("evaluations/masked/a.json", signed(whole, **changes))], tmp_path / "a.zip"), "evaluations/masked/a.json", word)
+    assert_refused(
+        store, zipped([("evaluations/masked/a.json", signed(whole, **changes))], tmp_path / "a.zip"), "evaluations/masked/a.json", word
+    )
     edited = json.dumps({**whole, "result": {"leak": 0.0}})
     assert_refused(store, zipped([("evaluations/masked/a.json", edited)], tmp_path / "b.zip"), "digest")
 
@@ -491,7 +501,9 @@ def test_bombs_are_not_unpacked(store, record, tmp_path, monkeypatch):
     many = zipped([(f"records/masked/{i}.json", "") for i in range(10_001)], tmp_path / "c.zip")
     assert_refused(store, many, "more than any pack")
     monkeypatch.setattr(queue, "LARGEST_CHECKPOINT", 10_000)
-    assert_refused(store, zipped([(f"checkpoints/{i}.safetensors", b"\0" * 9_000) for i in range(3)], tmp_path / "d.zip"), "more than any pack")
+    assert_refused(
+        store, zipped([(f"checkpoints/{i}.safetensors", b"\0" * 9_000) for i in range(3)], tmp_path / "d.zip"), "more than any pack"
+    )
     (tmp_path / "e.zip").write_bytes(b"PK" + b"\0" * 20_000)
     assert_refused(store, tmp_path / "e.zip", "larger than any pack")
 
@@ -656,7 +668,9 @@ def test_ctrl_c_ends_every_worker_and_loses_nothing(commanded):
         os.kill(pid, signal.SIGKILL)
     assert left == []
     recorded = len(commanded.records())
-    said = re.fullmatch(r"trm: interrupted; (\d+) runs were recorded; the others go on from their checkpoints with the next `trm run`\n", err)
+    said = re.fullmatch(
+        r"trm: interrupted; (\d+) runs were recorded; the others go on from their checkpoints with the next `trm run`\n", err
+    )
     assert said and int(said[1]) <= recorded
     following = queue.pending(masked.grid("smoke"), commanded, "cpu", "fp32")[:1]
     queue.work(following, commanded, CPU)

@@ -19,7 +19,10 @@ STEPS = list(range(250, 20_001, 250))
 def row(arm, seed, nll, curve=None, status="recorded"):
     """A row of `tables.frame` with three articles, the last two of part B."""
     curve = {"step": STEPS, "nll": curve if curve is not None else [nll] * len(STEPS), "noisy_nll": [nll] * len(STEPS)}
-    detail = {"by_article": {"nll": [nll + 1, nll, nll], "blanks": [10, 30, 20], "part_b": [0, 1, 1]}, "by_pass": {"nll_b": [nll + 0.5, nll]}}
+    detail = {
+        "by_article": {"nll": [nll + 1, nll, nll], "blanks": [10, 30, 20], "part_b": [0, 1, 1]},
+        "by_pass": {"nll_b": [nll + 0.5, nll]},
+    }
     record = {"curve": curve, "detail": detail, "profile": "full", "digest": f"{arm}{seed}"}
     return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": status, "nll_b": nll, "nll_known_b": nll, "accuracy_b": 0.25, "parameters": 10,
             "train_flops": 10**15, "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.0, "device": "cpu", "precision": "fp32", "record": record}  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from trmlib.runs import write_atomically
 
@@ -115,7 +115,16 @@ def bars(long, ax, x, y, hue, xlabel=""):
     sns.barplot(long, x=x, y=y, hue=hue, ax=ax, palette=[COLOURS[i] for i in (7, 2, 1)], errorbar="sd", err_kws={"linewidth": 1})
     ax.set_xlabel(xlabel)
     ax.set_ylabel("")
-    ax.legend(title="")
+    ax.legend(title="", loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+    return ax
+
+
+def plain_log(ax):
+    """A logarithmic y axis whose ticks are plain numbers."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
     return ax
 
 

@@ -18,9 +18,7 @@ def verify(store, n=1, profile=None):
     device = torch_device("auto")
     kind = device_info(device)["kind"]
     runs = {r.spec.hash: r for p in ("smoke", "cpu", "full") if profile in (None, p) for r in grid(p)}
-    records = [
-        r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == kind
-    ]
+    records = [r for r in store.records().values() if r["hash"] in runs and r["status"] == "recorded" and r["device"]["kind"] == kind]
     rows = []
     for record in sorted(records, key=lambda r: r["seconds"])[:n]:
         spec = runs[record["hash"]].spec

@@ -8,6 +8,7 @@ import pandas as pd
 from trmlib import stats
 from trmlib.experiments import grid
 from trmlib.experiments.masked import SEEDS
+from trmlib.experiments.masked_evaluations import BANDS
 from trmlib.export import percent
 from trmlib.tables import by_pass, curves
 
@@ -28,7 +29,6 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("joint", "context", "blanks re-read the whole context"),
     ("joint", "shared", "separate refinement blocks or the encoder's own"),
 ]
-PASSES = ["baseline", "1-pass", "2-passes", "joint", "5-passes", "8-passes"]
 
 
 def scores(df, arm, metric="nll_b"):
@@ -207,7 +207,9 @@ def word_changes(store, df, arm="joint"):
                 for k in range(1, len(v["nll"])):
                     rows.append({"group": group, "pass": k, "seed": seed, "blanks": v["blanks"], "nll": v["nll"][k], "accuracy": v["accuracy"][k],
                                  "changed": v["changed"][k - 1], "mended": v["mended"][k - 1], "broken": v["broken"][k - 1]})  # fmt: skip
-    return pd.DataFrame(rows, columns=["group", "pass", "seed", "blanks", "nll", "accuracy", "changed", "mended", "broken"])
+    order = ["all", *BANDS, "function", "content", "number", "punctuation", "unknown"]
+    changes = pd.DataFrame(rows, columns=["group", "pass", "seed", "blanks", "nll", "accuracy", "changed", "mended", "broken"])
+    return changes.sort_values("group", key=lambda g: g.map(order.index), kind="stable")
 
 
 def gains_by_group(store, df, arm="joint", rival="baseline"):
