@@ -125,7 +125,11 @@ for arm in names:
 # baseline *stops*.
 
 # %%
-shown = [a for a in ("baseline", "joint", "4-blocks", "self-only", "random-partner", "1-pass") if df[df.arm == a].seed.nunique() > 1]
+shown = [
+    a
+    for a in ("baseline", "joint", "4-blocks", "self-only", "random-partner", "1-pass")
+    if df[df.arm == a].seed.nunique() >= report.enough(df)
+]
 bands = report.curve_bands(df, shown)
 fig, ax = plt.subplots()
 if bands:
@@ -175,9 +179,7 @@ if profile == "full" and {"baseline", "joint"} <= at.keys():
 # interval inside it is *the same*.
 
 # %%
-rows = [
-    {"name": r.arm, "effect": None if r.seeds < 2 else r.effect} for r in table.itertuples() if r.arm != "baseline" and " (" not in r.arm
-]
+rows = [{"name": r.arm, "effect": r.effect if r.seeds else None} for r in table.itertuples() if r.arm != "baseline" and " (" not in r.arm]
 fig, ax = plt.subplots(figsize=(7, 4.6))
 plots.forest(rows, ax, zone=math.expm1(stats.MARGIN), xlabel="change of perplexity against the baseline (left is better)")
 save(
@@ -288,8 +290,8 @@ if same is not None:
     s = same["with_stopping"]
     say(
         f"Two *identical* models, compared by the earlier rule, differ by 16.1 % or more in **{np.mean(np.abs(s) >= -claimed['change']):.0%}** of the pairs "
-        f"(median absolute difference {np.median(np.abs(s)):.1%}); with equal steps and a fixed set of words only by seed and evaluation noise "
-        f"(median {np.median(np.abs(same['equal_steps_last'])):.1%})."
+        f"(median absolute difference {np.median(np.abs(s)):.1%}); trained for equal steps and compared by their last noisy "
+        f"evaluation, the median is {np.median(np.abs(same['equal_steps_last'])):.1%}, which is the noise of two evaluations and the seeds."
     )
 
 # %% [markdown]
@@ -313,7 +315,9 @@ say(
 # were thinking time, more of them would keep helping. The dotted line is the baseline.
 
 # %%
-tied = [a for a in ("1-pass", "2-passes", "joint", "5-passes", "8-passes", "every-pass") if df[df.arm == a].seed.nunique() > 1]
+tied = [
+    a for a in ("1-pass", "2-passes", "joint", "5-passes", "8-passes", "every-pass") if df[df.arm == a].seed.nunique() >= report.enough(df)
+]
 series = report.pass_bands(df, tied)
 fig, ax = plt.subplots()
 if series:

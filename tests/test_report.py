@@ -44,7 +44,7 @@ def test_effect_is_the_paired_change_of_perplexity():
 def test_pairs_are_the_common_seeds_only():
     df = frame(BASE, BASE[:3])
     assert report.pairs(df, "joint", "baseline")[0] == [0, 1, 2]
-    assert report.effect(df[~((df.arm == "joint") & (df.seed > 0))], "joint", "baseline") is None
+    assert report.effect(df, "joint", "baseline") is None  # three of five seeds: nothing is said yet
 
 
 def test_verdict_is_open_until_all_seeds_are_there():
