@@ -133,7 +133,7 @@ shown = [
 bands = report.curve_bands(df, shown)
 fig, ax = plt.subplots()
 if bands:
-    plots.band_lines(bands, ax, "training steps")
+    plots.band_lines(bands, ax, "training steps", lambda arm: "joint (the TRM)" if arm == "joint" else arm)
     if profile == "full":
         for points, colour, name in (
             (claimed["baseline_curve"], plots.COLOURS[0], "baseline, as published"),

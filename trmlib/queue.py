@@ -58,11 +58,12 @@ def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, te
                 continue
             if time.monotonic() > deadline:
                 return
-            train_batch(batch, store, device, precision, deadline, tell)
+            if not train_batch(batch, store, device, precision, deadline, tell):
+                return
 
 
 def train_batch(batch, store, device, precision, deadline, tell):
-    """Train runs that differ only in their seed, and record them."""
+    """Train runs that differ only in their seed, and record them; False if the deadline left only a checkpoint."""
     specs, last = [r.spec for r in batch], 0.0
 
     def progress(step):
@@ -74,11 +75,12 @@ def train_batch(batch, store, device, precision, deadline, tell):
     task = module(specs[0].experiment).Task(specs[0], device)
     records = train(task, specs, store, device, precision, deadline, progress)
     if records is None:
-        return
+        return False
     for run, record in zip(batch, records, strict=True):
         store.add({**record, "arm": run.arm, "profile": run.profile})
         tell(event=record["status"], arm=run.arm, seed=run.spec.seed, key=key_of(record), reason=record["reason"], nll=record["metrics"])
     store.checkpoint(group_key(specs, device_info(device)["kind"], precision)).unlink(missing_ok=True)
+    return True
 
 
 def drain(
