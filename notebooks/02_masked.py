@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from trmlib import plots, stats
+from trmlib import compare, plots, stats
 from trmlib.experiments import masked_report as report
 from trmlib.export import percent, save_table, say
 from trmlib.runs import Store
@@ -46,7 +46,7 @@ from trmlib.tables import frame, records_digest
 plots.style()
 store = Store()
 df = frame(store, "masked", profile)
-digest, about = records_digest(df), report.label(df, profile)
+digest, about = records_digest(df), compare.label(df, profile)
 claimed = report.CLAIMED
 
 
@@ -128,9 +128,9 @@ for arm in names:
 shown = [
     a
     for a in ("baseline", "joint", "4-blocks", "self-only", "random-partner", "1-pass")
-    if df[df.arm == a].seed.nunique() >= report.enough(df)
+    if df[df.arm == a].seed.nunique() >= compare.enough(df)
 ]
-bands = report.curve_bands(df, shown)
+bands = compare.curve_bands(df, shown)
 fig, ax = plt.subplots()
 if bands:
     plots.band_lines(bands, ax, "training steps", lambda arm: "joint (the TRM)" if arm == "joint" else arm)
@@ -222,11 +222,11 @@ if len(done):
 # times in five.
 
 # %%
-first = report.primary(df)
+first = compare.primary(df, report.PRIMARY)
 pd.DataFrame({
     "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
     "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
-    "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"), "reading": [report.reading(r) for _, r in first.iterrows()],
+    "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"), "reading": [compare.reading(r) for _, r in first.iterrows()],
 })  # fmt: skip
 
 # %%
@@ -234,7 +234,7 @@ word, effect = report.verdict(df)
 if effect is None:
     say("**Verdict on the 16.1 %: open.** Baseline or joint runs are pending.")
 else:
-    crossed = report.crossed_effect(df, "joint", "baseline")
+    crossed = compare.crossed_effect(df, "joint", "baseline")
     scope = "" if profile == "full" else f" (profile *{profile}*: a cut profile can show an effect, never refute a claim)"
     say(
         f"**Verdict on \"16.1 % lower perplexity\": {word}**{scope}. At equal steps the TRM's perplexity differs from the baseline's by {percent(effect)} over "
@@ -316,9 +316,9 @@ say(
 
 # %%
 tied = [
-    a for a in ("1-pass", "2-passes", "joint", "5-passes", "8-passes", "every-pass") if df[df.arm == a].seed.nunique() >= report.enough(df)
+    a for a in ("1-pass", "2-passes", "joint", "5-passes", "8-passes", "every-pass") if df[df.arm == a].seed.nunique() >= compare.enough(df)
 ]
-series = report.pass_bands(df, tied)
+series = compare.pass_bands(df, tied)
 fig, ax = plt.subplots()
 if series:
     plots.lines(series, ax, "passes at test time", "perplexity, part B")
@@ -401,7 +401,7 @@ plt.show()
 # %%
 say(
     "\n".join(
-        f"- *{r.arm}* against *{r.rival}* ({r.separates}): **{report.reading(first.loc[i])}**, {percent(r.effect)}."
+        f"- *{r.arm}* against *{r.rival}* ({r.separates}): **{compare.reading(first.loc[i])}**, {percent(r.effect)}."
         for i, r in enumerate(first.itertuples())
     )
 )

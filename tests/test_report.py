@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from trmlib import export, plots, stats
+from trmlib import compare, export, plots, stats
 from trmlib.errors import TrmError
 from trmlib.experiments import masked_report as report
 
@@ -23,7 +23,7 @@ def row(arm, seed, nll, curve=None, status="recorded"):
         "by_article": {"nll": [nll + 1, nll, nll], "blanks": [10, 30, 20], "part_b": [0, 1, 1]},
         "by_pass": {"nll_b": [nll + 0.5, nll]},
     }
-    record = {"curve": curve, "detail": detail, "profile": "full", "digest": f"{arm}{seed}"}
+    record = {"curve": curve, "detail": detail, "profile": "full", "experiment": "masked", "digest": f"{arm}{seed}"}
     return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": status, "nll_b": nll, "nll_known_b": nll, "accuracy_b": 0.25, "parameters": 10,
             "train_flops": 10**15, "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.0, "device": "cpu", "precision": "fp32", "record": record}  # fmt: skip
 
@@ -37,14 +37,14 @@ BASE = [4.50, 4.52, 4.48, 4.51, 4.49]
 
 
 def test_effect_is_the_paired_change_of_perplexity():
-    e = report.effect(frame(BASE, [v + d for v, d in zip(BASE, (-0.1, -0.2, -0.1, -0.2, -0.15))]), "joint", "baseline")
+    e = compare.effect(frame(BASE, [v + d for v, d in zip(BASE, (-0.1, -0.2, -0.1, -0.2, -0.15))]), "joint", "baseline")
     assert e.estimate == pytest.approx(math.exp(-0.15) - 1) and e.n == 5 and e.high < 0
 
 
 def test_pairs_are_the_common_seeds_only():
     df = frame(BASE, BASE[:3])
-    assert report.pairs(df, "joint", "baseline")[0] == [0, 1, 2]
-    assert report.effect(df, "joint", "baseline") is None  # three of five seeds: nothing is said yet
+    assert compare.pairs(df, "joint", "baseline")[0] == [0, 1, 2]
+    assert compare.effect(df, "joint", "baseline") is None  # three of five seeds: nothing is said yet
 
 
 def test_verdict_is_open_until_all_seeds_are_there():
@@ -76,15 +76,15 @@ def test_crossed_effect_weighs_part_b_only():
     df = frame(BASE, [v - 0.1 for v in BASE])
     for r in df.itertuples():
         r.record["detail"]["by_article"]["nll"][0] += 100 * r.seed  # part A, must not count
-    e = report.crossed_effect(df, "joint", "baseline")
+    e = compare.crossed_effect(df, "joint", "baseline")
     assert e.estimate == pytest.approx(math.exp(-0.1) - 1) and e.articles == 2
 
 
 def test_primary_marks_what_is_pending_and_corrects_what_is_there():
     df = frame(BASE, [v - 0.1 - 0.01 * s for s, v in enumerate(BASE)])
-    table = report.primary(df)
+    table = compare.primary(df, report.PRIMARY)
     done, waiting = table[table.rival == "baseline"].iloc[0], table[table.rival == "4-blocks"].iloc[0]
-    assert report.reading(done) == "joint is better" and report.reading(waiting) == "pending"
+    assert compare.reading(done) == "joint is better" and compare.reading(waiting) == "pending"
     assert done.p_holm == pytest.approx(done.effect.p)  # one test alone needs no correction
 
 

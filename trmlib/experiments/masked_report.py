@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
+from trmlib.compare import effect, enough, evaluation_frame, label, pairs, primary
 from trmlib.experiments import grid
-from trmlib.experiments.masked import SEEDS
 from trmlib.experiments.masked_evaluations import BANDS
 from trmlib.export import percent
-from trmlib.tables import by_pass, curves
 
 # What the write-ups say (documents 000 and 001 of the sources; curve points from 001).
 CLAIMED = {
@@ -29,41 +28,6 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("joint", "context", "blanks re-read the whole context"),
     ("joint", "shared", "separate refinement blocks or the encoder's own"),
 ]
-
-
-def enough(df):
-    """Seeds that an arm needs before anything is said of it: all that were fixed beforehand."""
-    return 2 if len(df) and df.record.iloc[0]["profile"] == "smoke" else len(SEEDS)
-
-
-def scores(df, arm, metric="nll_b"):
-    """{seed: score} of an arm; a run that diverged counts as log V."""
-    return df[df.arm == arm].set_index("seed")[metric].sort_index() if len(df) else pd.Series(dtype=float)
-
-
-def pairs(df, a, b, metric="nll_b"):
-    """Scores of two arms at their common seeds: seeds, a (n,), b (n,)."""
-    x, y = scores(df, a, metric), scores(df, b, metric)
-    seeds = [s for s in x.index if s in y.index]
-    return seeds, x.loc[seeds].to_numpy(), y.loc[seeds].to_numpy()
-
-
-def effect(df, a, b, metric="nll_b"):
-    """Relative change of perplexity from b to a, paired by seed (`stats.Effect`), or None before there are enough pairs."""
-    seeds, x, y = pairs(df, a, b, metric)
-    return stats.paired(x, y).relative() if len(seeds) >= enough(df) else None
-
-
-def crossed_effect(df, a, b):
-    """As `effect`, with the articles of part B crossed with the seeds: what new seeds *and* new articles would show."""
-    seeds, _, _ = pairs(df, a, b)
-    if len(seeds) < enough(df):
-        return None
-    rows = {arm: df[(df.arm == arm) & df.seed.isin(seeds)].sort_values("seed").record for arm in (a, b)}
-    detail = rows[a].iloc[0]["detail"]["by_article"]
-    weights = np.array(detail["blanks"]) * np.array(detail["part_b"])
-    x, y = (np.array([r["detail"]["by_article"]["nll"] for r in rows[arm]]) for arm in (a, b))
-    return stats.crossed(x, y, weights).relative()
 
 
 def rival(arm):
@@ -86,33 +50,6 @@ def arms(df):
             "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def primary(df):
-    """The comparisons fixed beforehand, Holm-corrected; pending ones have no effect."""
-    rows = []
-    for a, b, what in PRIMARY:
-        seeds, x, y = pairs(df, a, b)
-        complete = len(seeds) >= enough(df)
-        rows.append({"arm": a, "rival": b, "separates": what, "n": len(seeds), "effect": effect(df, a, b) if complete else None,
-                     "same": stats.equivalent(x, y)[1] if complete else None,
-                     "detectable": stats.smallest_detectable(x, y) if complete else None})  # fmt: skip
-    done = [r for r in rows if r["effect"]]
-    for r, p in zip(done, stats.holm([r["effect"].p for r in done]) if done else [], strict=True):
-        r["p_holm"] = float(p)
-    return pd.DataFrame(rows)
-
-
-def reading(row):
-    """One primary comparison in words, by rule."""
-    e = row["effect"]
-    if e is None:
-        return "pending"
-    if row["same"]:
-        return "the same within ±2 %"
-    if row["p_holm"] < 0.05:
-        return f"{row['arm']} is {'better' if e.estimate < 0 else 'worse'}"
-    return "inconclusive"
 
 
 def unequal_steps(df, arm, rival="baseline", stop=13_750):
@@ -139,28 +76,6 @@ def verdict(df):
     if restored is not None and stats.artefact(stats.equivalent(a, b)[1], restored):
         return "artefact (of stopping at different steps)", e
     return stats.verdict(e, CLAIMED["change"]), e
-
-
-def curve_bands(df, names, value="nll"):
-    """{arm: (steps, perplexity mean, low, high)} over seeds."""
-    long, out = curves(df[df.arm.isin(names)], value), {}
-    for arm in names:
-        g = long[long.arm == arm]
-        if g.seed.nunique() >= enough(df):
-            table = g.pivot(index="seed", columns="step", values=value).dropna()
-            out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
-    return out
-
-
-def pass_bands(df, names, metric="nll_b"):
-    """{arm: (passes, perplexity mean, low, high)}: the read-out after each pass."""
-    long, out = by_pass(df[df.arm.isin(names)], metric), {}
-    for arm in names:
-        g = long[long.arm == arm]
-        if g.seed.nunique() >= enough(df):
-            table = g.pivot(index="seed", columns="pass", values=metric)
-            out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
-    return out
 
 
 # ---------------------------------------------------------------- noise and stopping
@@ -195,12 +110,6 @@ def identical_models(df, arm="baseline"):
 
 
 # ---------------------------------------------------------------- evaluations
-
-
-def evaluation_frame(store, df, name):
-    """{(arm, seed): result} of a single-run evaluation, for the runs of the frame."""
-    of = {key: (r.arm, r.seed) for r in df.itertuples() for key in [r.key]}
-    return {of[e["runs"][0]]: e["result"] for e in store.evaluations("masked", name) if e["runs"][0] in of}
 
 
 def word_changes(store, df, arm="joint"):
@@ -246,20 +155,11 @@ def adaptive_depth(store, df, arm):
     return {}
 
 
-def label(df, profile):
-    """What every figure says of its records: profile, seeds, device."""
-    if not len(df):
-        return f"profile {profile}, no records yet"
-    seeds = df.groupby("arm").seed.nunique()
-    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
-    return f"profile {profile}, {span} seeds, {df.device.iloc[0]} {df.precision.iloc[0]}"
-
-
 def article_values(df, profile):
     """The values that the article's template names."""
     word, e = verdict(df)
     same = identical_models(df)
-    waiting = [f"{r.arm} against {r.rival}" for r in primary(df).itertuples() if r.effect is None]
+    waiting = [f"{r.arm} against {r.rival}" for r in primary(df, PRIMARY).itertuples() if r.effect is None]
     return {
         "about": label(df, profile),
         "claimed_baseline": CLAIMED["baseline_ppl"],
