@@ -1,4 +1,7 @@
-"""Scores of a model on a fixed batch, per blank and per pass."""
+"""Scores of a model on a fixed batch: per blank and per pass, and of all blanks of a window together."""
+
+import math
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -6,17 +9,32 @@ import torch.nn.functional as F
 
 from trmlib.data.text import UNK
 
+LETTERS = "abc"
+
+
+def mix(logp, dim=0):
+    """Log of the mean over `dim` of probabilities given as logs."""
+    return logp.logsumexp(dim) - math.log(logp.shape[dim])
+
+
+def parts(model, batch, chunk):
+    """The batch in chunks of about `chunk` windows (fewer, with K starts each)."""
+    chunk = max(1, chunk // model.config.samples)
+    for i in range(0, len(batch["tokens"]), chunk):
+        yield {k: v[i : i + chunk] for k, v in batch.items()}
+
 
 @torch.no_grad()
 def score_blanks(model, batch, passes=None, every_pass=False, chunk=512):
     """NLL in nats and hit (0/1) of every blank: two arrays (passes + 1, windows, m), or (1, windows, m)
-    for the last pass alone."""
+    for the last pass alone. With random starts: of the mixture's marginals."""
     model.eval()
     nlls, hits = [], []
-    for i in range(0, len(batch["tokens"]), chunk):
-        part = {k: v[i : i + chunk] for k, v in batch.items()}
-        logits = model(part["tokens"], part["at"], part["partners"], passes=passes, every_pass=every_pass)
-        logits = logits if every_pass else logits.unsqueeze(0)  # (passes + 1 or 1, b, m, vocab)
+    for part in parts(model, batch, chunk):
+        logits = model(part["tokens"], part["at"], part.get("partners"), passes=passes, every_pass=every_pass)
+        logits = logits if every_pass else logits.unsqueeze(0)  # (passes + 1 or 1, [K,] b, m, vocab)
+        if model.config.samples > 1:
+            logits = mix(logits.float().log_softmax(-1), 1)
         targets = part["targets"].expand(logits.shape[:-1])
         nll = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none")
         nlls.append(nll.view(targets.shape).cpu())
@@ -36,3 +54,87 @@ def summarise(nll, hit, batch, unknown=(UNK,)):
         "nll_known": mean(nll, known),
         "accuracy_known": mean(hit.astype(float), known),
     }
+
+
+def fill(part, i, words):
+    """The batch with blank number i of each window filled with `words` (b,), the other blanks left: (batch, their numbers)."""
+    rest = [j for j in range(part["at"].shape[1]) if j != i]
+    filled = part["tokens"].scatter(1, part["at"][:, [i]], words.unsqueeze(1))
+    return {"tokens": filled, "at": part["at"][:, rest], "targets": part["targets"][:, rest]}
+
+
+@torch.no_grad()
+def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
+    """Likelihood of all blanks of a window together, by every way of spending compute on it: dict of arrays.
+
+    blanks     (windows, m)  NLL of each blank by the model's parallel marginals
+    parallel   (windows,)    joint NLL in one go: the product of the marginals, or with K random starts the exact mixture
+                             -log 1/K Σ_k Π_i q_k(i)
+    one by one ab, ba, abc, … (windows,): joint NLL filling in that order, each blank given the words before it
+    filled     (windows,)    joint NLL of the even mixture of all orders
+    coordination, coordination_ab, … (windows,): log q(all) - Σ_i log q(i), q's *own* marginals on both sides; for a filled pair
+                             the second blank's marginal is Σ_w q(w) q(b | w), over the whole vocabulary, or estimated
+                             from `marginal_words` words drawn from q(w) (then a little too low, by Jensen)
+    right      (windows,)    1 where the likeliest word of each marginal is right at every blank
+    right_own  (windows,)    1 where filling from the left with the model's own words is right at every blank"""
+    model.eval()
+    m, out = batch["at"].shape[1], {}
+    generator = torch.Generator(device=batch["tokens"].device).manual_seed(seed)
+
+    def logp(part):  # (K, b, m, vocab)
+        logits = model(part["tokens"], part["at"]).float().log_softmax(-1)
+        return logits if model.config.samples > 1 else logits.unsqueeze(0)
+
+    def of(p, words):  # log-probabilities of words (…, m)
+        return p.gather(-1, words.expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+    def orders(part):  # {order: log q of it}, blank numbers within the part
+        p = mix(logp(part))
+        if part["at"].shape[1] == 1:
+            return {(0,): of(p, part["targets"])[:, 0]}, p
+        found = {}
+        for i in range(part["at"].shape[1]):
+            after, _ = orders(fill(part, i, part["targets"][:, i]))
+            for order, value in after.items():
+                found[i, *(j + (j >= i) for j in order)] = of(p, part["targets"])[:, i] + value
+        return found, p
+
+    def marginal(part, p, i):  # log Σ_w q(w at i) q(the other's target | w), for pairs
+        if marginal_words is None:
+            words, weight = torch.arange(p.shape[-1], device=p.device).expand(len(p), -1), p[:, i]
+        else:
+            words = p[:, i].exp().multinomial(marginal_words, True, generator=generator)
+            weight = torch.full(words.shape, -math.log(marginal_words), device=p.device)
+        terms = []
+        for w in range(words.shape[1]):
+            filled = fill(part, i, words[:, w])
+            terms.append(weight[:, w] + of(mix(logp(filled)), filled["targets"])[:, 0])
+        return torch.stack(terms).logsumexp(0)
+
+    for part in parts(model, {k: batch[k] for k in ("tokens", "at", "targets")}, chunk):
+        found, p = orders(part)
+        members = of(logp(part), part["targets"])  # (K, b, m)
+        blanks, together = mix(members), mix(members.sum(-1))
+        scores = {"blanks": -blanks, "parallel": -together, "coordination": together - blanks.sum(-1)}
+        scores |= {"".join(LETTERS[i] for i in order): -value for order, value in found.items()}
+        scores["filled"] = -mix(torch.stack(list(found.values())))
+        if m == 2:
+            for i, name in enumerate(("ab", "ba")):
+                scores[f"coordination_{name}"] = -scores[name] - blanks[:, i] - marginal(part, p, i)
+        word, rest = p.argmax(-1), part
+        scores["right"] = (word == part["targets"]).all(-1).double()
+        own = torch.ones(len(word), dtype=torch.bool, device=word.device)
+        for left in range(m, 0, -1):  # fill the leftmost blank with the model's own word
+            word = mix(logp(rest))[:, 0].argmax(-1)
+            own &= word == rest["targets"][:, 0]
+            rest = fill(rest, 0, word) if left > 1 else rest
+        scores["right_own"] = own.double()
+        for name, value in scores.items():
+            out.setdefault(name, []).append(value.cpu())
+    model.train()
+    return {name: torch.cat(values).numpy() for name, values in out.items()}
+
+
+def orders_of(m):
+    """Names of the filling orders of m blanks: ["ab", "ba"], …"""
+    return ["".join(p) for p in permutations(LETTERS[:m])]

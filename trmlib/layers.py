@@ -46,15 +46,22 @@ class Attention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x, queries=None, mask=None):
-        """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed."""
-        d = x.shape[-1]
+    def split(self):
+        """The fused projection as (weight, bias) of the queries and of keys and values."""
+        d = self.out.in_features
+        return zip(self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d)), strict=True)
+
+    def forward(self, x, queries=None, mask=None, memory=None):
+        """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed;
+        memory (b, s, 2d): keys and values of s more positions, before those of x."""
         if queries is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            q, kv = self.qkv(x).split((x.shape[-1], 2 * x.shape[-1]), dim=-1)
         else:
-            (wq, wkv), (bq, bkv) = self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d))
-            q = F.linear(queries, wq, bq)
-            k, v = F.linear(x, wkv, bkv).chunk(2, dim=-1)
+            query, key_value = self.split()
+            q, kv = F.linear(queries, *query), F.linear(x, *key_value)
+        if memory is not None:
+            kv = torch.cat([memory, kv], 1)
+        k, v = kv.chunk(2, dim=-1)
         q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))  # (b, h, ·, d/h)
         weights = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)  # (b, h, q, t)
         if mask is not None:
@@ -72,14 +79,19 @@ class Block(nn.Module):
         self.attention = Attention(d, heads, dropout)
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
 
-    def forward(self, x, at=None, mask=None):
+    def memory(self, x):
+        """Keys and values (b, t, 2d) of x (b, t, d), for `forward(..., memory)` to read as often as it likes."""
+        _, key_value = self.attention.split()
+        return F.linear(self.norm1(x), *key_value)
+
+    def forward(self, x, at=None, mask=None, memory=None):
         """x (b, t, d) → (b, t, d); with `at` (b, q) only those positions are computed → (b, q, d)."""
         h = self.norm1(x)
         if at is None:
             queries = None
         else:
             x, queries = gather(x, at), gather(h, at)
-        x = x + self.attention(h, queries, mask)
+        x = x + self.attention(h, queries, mask, memory)
         return x + self.mlp(self.norm2(x))
 
 

@@ -164,9 +164,9 @@ def show_some(batch, count, keep):
     """The same batch with only `count` of its blanks hidden: columns keep[:, :count] (a permutation a row) stay."""
     kept, shown = keep[:, :count].sort(1)[0], keep[:, count:]
     at, targets = batch["at"], batch["targets"]
-    return {
+    some = {
         "tokens": batch["tokens"].scatter(1, at.gather(1, shown), targets.gather(1, shown)),
         "at": at.gather(1, kept),
         "targets": targets.gather(1, kept),
-        "partners": batch["partners"][:, :count, : count - 1],
     }
+    return some | ({"partners": batch["partners"][:, :count, : count - 1]} if "partners" in batch else {})

@@ -6,7 +6,8 @@ What a blank may look at while it is refined is the experiment:
 joint    the blanks of the window see one another (the earlier write-ups' TRM)
 self     a blank sees only itself
 random   a blank sees itself and, in place of the other blanks, as many random visible positions
-context  a blank sees the blanks and the whole encoded context
+context  a blank sees the blanks and the whole encoded context, anew at every pass
+all      every position of the window is refined, not the blanks alone
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from torch import nn
 
 from trmlib.errors import TrmError
 from trmlib.layers import Block, gather
-from trmlib.recursion import refine
+from trmlib.recursion import latent_recursion, refine
 
-SEES = ("joint", "self", "random", "context")
+SEES = ("joint", "self", "random", "context", "all")
+STATES = ("latent", "tokens")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class MaskedConfig:
     tied: bool = True  # all passes share their blocks (recursion) or each has its own (plain depth)
     shared: bool = False  # passes use the context blocks themselves
     loss_passes: str = "last"  # "last": loss after the last pass; "every": mean over all passes
+    random_passes: bool = False  # each training step draws its number of passes, 1 … 2·passes - 1
+    rereads: bool = False  # with sees="all": the embedded window is added again at every pass
+    state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
+    n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
+    with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
+    samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
     def __post_init__(self):
         if self.sees not in SEES:
@@ -43,13 +51,27 @@ class MaskedConfig:
             raise TrmError(f"loss_passes={self.loss_passes!r} is unknown; choose last or every")
         if self.passes < 0 or self.context_blocks < 1:
             raise TrmError(f"passes={self.passes} must be ≥ 0 and context_blocks={self.context_blocks} ≥ 1")
+        if self.state not in STATES:
+            raise TrmError(f"state={self.state!r} is unknown; choose one of {', '.join(STATES)}")
+        if self.samples < 1:
+            raise TrmError(f"K={self.samples} samples: at least 1 is needed")
+        if not self.passes and (self.samples > 1 or self.n or self.random_passes):
+            raise TrmError("random starts, latent updates and random numbers of passes need passes ≥ 1")
+        if (self.samples > 1 or self.n or self.state == "tokens") and self.sees in ("self", "random"):
+            raise TrmError(f"sees={self.sees!r} goes with samples=1, n=0 and state='latent'")
+        if (self.random_passes or self.n) and not self.tied:
+            raise TrmError("latent updates and random numbers of passes need tied=True")
+        if self.rereads and self.sees != "all":
+            raise TrmError(f"rereads goes with sees='all', not {self.sees!r}")
+        if not 0 <= self.with_grad <= self.passes:
+            raise TrmError(f"with_grad={self.with_grad} must lie in 0 … passes={self.passes}")
 
 
 class MaskedLM(nn.Module):
-    """forward(tokens (b, t), at (b, m), partners (b, m, m-1)) → logits (b, m, vocab).
+    """forward(tokens (b, t), at (b, m), partners (b, m, m-1)) → logits (b, m, vocab), or (K, b, m, vocab) from K random starts.
 
-    With `every_pass=True`: (passes + 1, b, m, vocab), the read-out before any pass and after each;
-    `passes` overrides the number of passes of a tied model at test time."""
+    With `every_pass=True`: one axis more in front, the read-out before any pass and after each; `passes` overrides the number
+    of passes of a tied model; with `hand_on` also the last state (y, z), detached, which as `carry` replaces the start."""
 
     def __init__(self, config, vocab, context):
         super().__init__()
@@ -61,31 +83,51 @@ class MaskedLM(nn.Module):
         self.refine_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(own))
         self.norm = nn.LayerNorm(c.d)
         self.head = nn.Linear(c.d, vocab, bias=False)
+        if c.samples > 1:  # the same in every model, so that saved parameters are all there is to know
+            starts = torch.randn(c.samples, 1, 1, c.d, generator=torch.Generator().manual_seed(0))
+            self.register_buffer("starts", starts, persistent=False)
 
-    def forward(self, tokens, at, partners=None, passes=None, every_pass=False):
+    def forward(self, tokens, at, partners=None, passes=None, every_pass=False, carry=None, hand_on=False):
         c = self.config
         passes = c.passes if passes is None else passes
         if passes > c.passes and not (c.tied and c.passes):
             raise TrmError(f"this model has blocks for {c.passes} passes, {passes} were asked for")
         h = self.encode(tokens, at)
-        states = refine(lambda y, k: self.step(y, k, h, at), self.slots(h, at, partners), passes)
-        y = torch.stack(states) if every_pass else states[-1]
+        y = self.slots(h, at, partners)
+        if c.samples > 1:  # every window from K starts, which its blanks share
+            y = (y + self.starts).flatten(0, 1)  # (K·b, m, d)
+            h, at = (a.repeat(c.samples, *[1] * (a.ndim - 1)) for a in (h, at))
+        read = self.reader(h, tokens, at)
+        state = (y, torch.zeros_like(y)) if carry is None else carry
+        quiet = max(0, passes - c.with_grad) if c.with_grad else 0
+        with torch.no_grad():
+            states = refine(lambda s, k: self.step(*s, k, read), state, quiet)
+        states += refine(lambda s, k: self.step(*s, quiet + k, read), states[-1], passes - quiet)[1:]
+        y = torch.stack([y for y, _ in states]) if every_pass else states[-1][0]
         if c.sees in ("self", "random") and c.passes:
             y = y[..., 0, :].unflatten(-2, at.shape)  # slot 0 of each set is the blank itself
-        return self.head(self.norm(y))
+        if c.sees == "all" and c.passes:
+            y = torch.stack([gather(v, at) for v in y]) if every_pass else gather(y, at)
+        if c.samples > 1:
+            y = y.unflatten(-3, (c.samples, -1))
+        logits = self.head(self.norm(y))
+        return (logits, tuple(s.detach() for s in states[-1])) if hand_on else logits
 
     def encode(self, tokens, at):
         """Encoder states: of all positions (b, t, d) where a refinement looks at them, else of the blanks (b, m, d)."""
-        h = self.embedding(tokens) + self.position.weight
+        h = self.embed(tokens)
         for block in self.context_blocks[:-1]:
             h = block(h)
-        everywhere = self.config.passes and self.config.sees in ("random", "context")
+        everywhere = self.config.passes and self.config.sees in ("random", "context", "all")
         return self.context_blocks[-1](h, at=None if everywhere else at)
+
+    def embed(self, tokens):
+        return self.embedding(tokens) + self.position.weight
 
     def slots(self, h, at, partners):
         """The sets of vectors that are refined together, (sets, slots, d)."""
         c = self.config
-        if not c.passes or c.sees == "joint":
+        if not c.passes or c.sees in ("joint", "all"):
             return h
         if c.sees == "context":
             return gather(h, at)
@@ -94,16 +136,48 @@ class MaskedLM(nn.Module):
         seen = gather(h, partners.flatten(1)).unflatten(1, partners.shape[1:])  # (b, m, m-1, d)
         return torch.cat([gather(h, at).unsqueeze(2), seen], 2).flatten(0, 1)
 
-    def step(self, y, k, h, at):
-        """Pass number k over the sets y."""
+    def blocks(self, k):
+        """The blocks of pass number k."""
         c = self.config
         if c.shared:
-            blocks = self.context_blocks
+            return self.context_blocks
+        return self.refine_blocks if c.tied else self.refine_blocks[k * c.refine_blocks : (k + 1) * c.refine_blocks]
+
+    def reader(self, h, tokens, at):
+        """What every pass may read again, computed once: with sees="context" the keys and values of the window for each
+        block, the blanks hidden (they are read in their newest state); with `rereads` the embedded window."""
+        c = self.config
+        if c.rereads:
+            return self.embed(tokens).repeat(len(h) // len(tokens), 1, 1)
+        if not c.passes or c.sees != "context":
+            return None
+        hidden = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device).scatter(1, at, True)
+        visible = torch.cat([~hidden, torch.ones_like(at, dtype=torch.bool)], 1)[:, None, None]  # (b, 1, 1, t + m)
+        return visible, {block: block.memory(h) for block in dict.fromkeys(b for k in range(c.passes) for b in self.blocks(k))}
+
+    def step(self, y, z, k, read):
+        """Pass number k: the new (y, z). With n = 0 only y is updated; else z n times, then y (TRM), which reads z alone."""
+        if self.config.n:
+            net = lambda *s: self.think(s[1] + s[2], k, read) if len(s) == 3 else self.think(s[0] + s[1], k)  # noqa: E731
+            y, z = latent_recursion(net, None, y, z, self.config.n)
         else:
-            blocks = self.refine_blocks if c.tied else self.refine_blocks[k * c.refine_blocks : (k + 1) * c.refine_blocks]
-        for block in blocks:
-            if c.sees == "context":  # the blanks are written into the encoded window, which is read again
-                y = block(h.scatter(1, at.unsqueeze(-1).expand_as(y), y), at=at)
-            else:
-                y = block(y)
-        return y
+            y = self.think(y, k, read)
+        return (self.commit(y) if self.config.state == "tokens" else y), z
+
+    def think(self, v, k, read=None):
+        """The blocks of pass k on v, with what may be read again or without."""
+        if read is None:
+            visible = memories = None
+        elif self.config.rereads:
+            v, visible, memories = v + read, None, None
+        else:
+            visible, memories = read
+        for block in self.blocks(k):
+            v = block(v, mask=visible, memory=memories and memories[block])
+        return v
+
+    def commit(self, y):
+        """The embedding of the likeliest token; the gradient is that of the expected embedding (straight-through)."""
+        p = self.head(self.norm(y)).softmax(-1)
+        hard = torch.zeros_like(p).scatter(-1, p.argmax(-1, keepdim=True), 1.0)
+        return (hard + p - p.detach()) @ self.embedding.weight

@@ -1,0 +1,108 @@
+"""The two languages: what they draw, and their optimum by enumeration."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from trmlib.data import synthetic
+from trmlib.data.synthetic import MASK, Dial, Hops
+from trmlib.errors import TrmError
+
+SMALL = Dial(symbols=3, shifts=2, doses=(0.0, 0.4, 1.0))
+
+
+def entropy(p):
+    p = np.asarray(p).ravel()
+    return -(p[p > 0] * np.log(p[p > 0])).sum()
+
+
+@pytest.mark.parametrize("group", range(3))
+def test_dial_has_uniform_marginals_and_the_dialled_information(group):
+    batch, p = SMALL.test(group)
+    assert p.sum() == pytest.approx(1) and len(p) == 2 * 3 * 3
+    for shift in range(2):
+        table = np.zeros((3, 3))
+        rows = batch["tokens"][:, 1] == 1 + 3 + shift
+        np.add.at(table, tuple(batch["targets"][rows].T - 1), p[rows] * 2)
+        assert table.sum(0) == pytest.approx(1 / 3) and table.sum(1) == pytest.approx(1 / 3)
+        information = entropy(table.sum(0)) + entropy(table.sum(1)) - entropy(table)
+        assert information == pytest.approx(SMALL.groups[group], abs=1e-9)
+        assert SMALL.optimum(group) == pytest.approx({"blank": entropy(table.sum(0)), "joint": entropy(table)}, abs=1e-9)
+
+
+def test_dial_draws_the_windows_it_tests_with_their_probability():
+    drawn, (every, p) = SMALL.draw(np.random.default_rng(0), 40_000, 1), SMALL.test(1)
+    key = lambda b: [tuple(r) for r in np.concatenate([b["tokens"], b["targets"]], 1)]  # noqa: E731
+    counts = dict.fromkeys(key(every), 0)
+    for k in key(drawn):
+        counts[k] += 1
+    assert np.array(list(counts.values())) / 40_000 == pytest.approx(p, abs=0.008)
+    assert (drawn["tokens"][:, 2:] == MASK).all() and (drawn["at"] == [2, 3]).all()
+    doses = SMALL.draw(np.random.default_rng(0), 999)["tokens"][:, 0]
+    assert set(doses) == {1 + 3 + 2 + d for d in range(3)} and doses.max() == SMALL.vocab - 1
+
+
+def test_agreement_inverts_the_information():
+    for k in (2, 5, 16):
+        for dose in (0.01, 0.3 * math.log(k), math.log(k) - 1e-3):
+            assert synthetic.shared(synthetic.agreement(dose, k), k) == pytest.approx(dose, abs=1e-9)
+        assert synthetic.agreement(0, k) == 1 / k and synthetic.agreement(math.log(k), k) == 1
+
+
+def follow(window, elements):
+    """(hops from the start to its end, the end)."""
+    e, hops = window[elements] - 1, 0
+    while window[e] - 1 != e:
+        e, hops = window[e] - 1, hops + 1
+    return hops, e
+
+
+def test_hops_windows_are_chains_whose_end_is_k_hops_away():
+    language = Hops(length=5, chains=3, trained=(1, 3, 5))
+    assert (language.elements, language.vocab, language.context) == (18, 19, 20)
+    for group, k in enumerate(language.groups):
+        batch = language.draw(np.random.default_rng(group), 50, group)
+        for window, target in zip(batch["tokens"], batch["targets"][:, 0], strict=True):
+            assert follow(window, 18) == (k, target - 1)
+            pointed = window[:18] - 1
+            ends = [e for e in range(18) if pointed[e] == e]
+            assert len(ends) == 3 and window[19] == MASK
+            assert sorted(pointed[[e for e in range(18) if e not in ends]]) == sorted(set(pointed) - {e for e in ends if (pointed == e).sum() == 1})
+    trained = {follow(w, 18)[0] for w in language.draw(np.random.default_rng(9), 300)["tokens"]}
+    assert trained == {1, 3, 5}
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_hops_optimum_by_enumeration(hops):
+    """All permutations of 2 chains of 3: the posterior of the end given the ends and the first `hops` steps from the start."""
+    language, k = Hops(length=2, chains=2, trained=(1, 2)), 2
+    seen = {}
+    for order in itertools.permutations(range(6)):
+        chain, other = order[:3], order[3:]
+        path = chain[: hops + 1]
+        known = (path, frozenset((chain[-1], other[-1])))
+        seen.setdefault(known, []).append(chain[-1])
+    total = sum(len(v) for v in seen.values())
+    nll = sum(-math.log(ends.count(end) / len(ends)) for ends in seen.values() for end in ends) / total
+    assert language.optimum(k - 1, hops)["blank"] == pytest.approx(nll) and language.optimum(k - 1)["joint"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Hops(length=4, trained=(1, 5)), "k=5 hops do not fit: a chain has 1 … 4"),
+        (lambda: Hops(trained=(0,)), "k=0 hops do not fit: a chain has 1 … 16"),
+        (lambda: Hops(trained=()), "trained is empty; name at least one number of hops"),
+        (lambda: Hops(chains=0), "length=16 and chains=0 must both be at least 1"),
+        (lambda: Dial(doses=(0, 1.2)), "a dose of 3.32711 nats lies outside 0 … log K = 2.773 for K=16"),
+        (lambda: Dial(doses=(-0.1,)), "a dose of -0.277259 nats lies outside 0 … log K = 2.773 for K=16"),
+        (lambda: Dial(symbols=0), "K=0 symbols cannot share anything; at least 2 are needed"),
+        (lambda: Dial(min_blanks=3), "min_blanks=3 must be 1 or 2"),
+    ],
+)
+def test_bad_languages_are_one_line(make, message):
+    with pytest.raises(TrmError) as e:
+        make()
+    assert str(e.value) == message

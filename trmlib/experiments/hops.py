@@ -1,0 +1,56 @@
+"""Depth or thinking: pointer chains of a known length, models trained with some passes and tested with more."""
+
+from dataclasses import replace
+
+from trmlib.data.synthetic import Hops
+from trmlib.experiments import fill_evaluations as evaluations  # noqa: F401
+from trmlib.experiments.fill import FillTask
+from trmlib.models.masked import MaskedConfig
+from trmlib.runs import Run, Spec, TrainConfig
+
+NAME = "hops"
+SEEDS = tuple(range(10))
+Task = FillTask
+
+READS = MaskedConfig(d=64, dropout=0.0, context_blocks=1, refine_blocks=1, passes=8, sees="context")
+WHOLE = replace(READS, sees="all", passes=4)
+MODELS = {  # arm → model (and what differs in its training), in the order in which the queue takes them
+    "8 passes": READS,
+    "4 passes": replace(READS, passes=4),
+    "2 passes": replace(READS, passes=2),
+    "1 pass": replace(READS, passes=1),
+    "8 passes, random": replace(READS, passes=8, random_passes=True),
+    "8 passes, commits": replace(READS, state="tokens"),
+    "8 passes, untied": replace(READS, tied=False),
+    "8 passes, every": replace(READS, loss_passes="every"),
+    "8 passes, blind": replace(READS, sees="joint"),
+    "8 passes, random, commits": replace(READS, random_passes=True, state="tokens"),
+    "TRM": replace(READS, passes=4, n=2, with_grad=1),
+    "TRM, full gradient": replace(READS, passes=4, n=2),
+    "2 passes × 4 supervised": replace(READS, passes=2),
+    "4 passes, whole window": replace(WHOLE, rereads=True),
+    "4 passes, whole, no re-reading": WHOLE,
+    "0 passes, 4 blocks": replace(READS, passes=0, context_blocks=4),
+}
+SUPERVISED = {"2 passes × 4 supervised": 4}
+
+
+def grid(profile):
+    """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first. cpu and full are the same runs."""
+    data, train, models = Hops(), TrainConfig(steps=6_000, batch=64, lr=1e-3, eval_every=200), MODELS
+    if profile == "smoke":
+        data, train = Hops(length=3, trained=(1, 2)), TrainConfig(steps=40, batch=16, eval_every=20, lr=3e-3)
+        models = {arm: replace(m, d=16, heads=2) for arm, m in MODELS.items()}
+    elif profile == "cpu":
+        return []
+    runs = []
+    for i, (arm, model) in enumerate(models.items()):
+        n_sup = SUPERVISED.get(arm, 1)
+        spec = lambda s, m=model, n=n_sup: Spec(NAME, m, data, replace(train, n_sup=n), s)  # noqa: E731
+        runs += [Run(spec(s), arm, profile, 1000 * (40 + i) + s) for s in SEEDS[: 2 if profile == "smoke" else None]]
+    return runs
+
+
+def build(spec):
+    """A fresh model."""
+    return FillTask(spec).model()
