@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
-from trmlib.probe import dependency, leaks
+from trmlib.probe import alignment, dependency, leaks
 
 VOCAB, M = 7, 3
 TARGETS = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 0, 1], [2, 2, 2]])
@@ -50,3 +51,25 @@ def test_looking_ahead_is_a_leak_for_both_kinds():
     matrix[0, 2], matrix[2, 0] = 0.3, 0.1
     assert leaks(matrix) == [(0, 2, 0.3), (2, 0, 0.1)]
     assert leaks(matrix, "autoregressive") == [(0, 2, 0.3)]
+
+
+def test_alignment_by_hand():
+    torch.manual_seed(0)
+    answer = torch.randn(50, 8)
+    settles = alignment(lambda start: (answer,))  # forgets its start
+    assert settles["same"] == pytest.approx(1, abs=1e-6) and settles["alignment"] > 0.8
+    stays = alignment(lambda start: (answer if start is None else start[0],))  # keeps what it was given
+    assert stays["between"] == pytest.approx(1, abs=1e-6) and stays["alignment"] < -0.8
+
+
+def test_alignment_never_pairs_an_example_with_itself():
+    seen = []
+
+    def solve(start):
+        ids = torch.arange(20.0).unsqueeze(1)
+        seen.append(start)
+        return (torch.cat([ids, -ids], 1),)
+
+    alignment(solve)
+    assert seen[0] is None and not (seen[1][0][:, 0] == torch.arange(20)).any()
+    assert sorted(seen[1][0][:, 0].tolist()) == list(range(20))

@@ -69,7 +69,9 @@ def test_hops_windows_are_chains_whose_end_is_k_hops_away():
             pointed = window[:18] - 1
             ends = [e for e in range(18) if pointed[e] == e]
             assert len(ends) == 3 and window[19] == MASK
-            assert sorted(pointed[[e for e in range(18) if e not in ends]]) == sorted(set(pointed) - {e for e in ends if (pointed == e).sum() == 1})
+            assert sorted(pointed[[e for e in range(18) if e not in ends]]) == sorted(
+                set(pointed) - {e for e in ends if (pointed == e).sum() == 1}
+            )
     trained = {follow(w, 18)[0] for w in language.draw(np.random.default_rng(9), 300)["tokens"]}
     assert trained == {1, 3, 5}
 

@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.data.text import UNK
 
@@ -133,6 +134,23 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
             out.setdefault(name, []).append(value.cpu())
     model.train()
     return {name: torch.cat(values).numpy() for name, values in out.items()}
+
+
+@torch.no_grad()
+def window_flops(model, batch, windows=32):
+    """FLOPs a window of naming all blanks, counted: {"at once": …, "one by one": …}."""
+    part = {k: v[:windows] for k, v in batch.items() if k in ("tokens", "at", "targets")}
+
+    def count(part):
+        with FlopCounterMode(display=False) as counter:
+            model(part["tokens"], part["at"])
+        return counter.get_total_flops() / len(part["tokens"])
+
+    at_once = one_by_one = count(part)
+    for _ in range(part["at"].shape[1] - 1):
+        part = fill(part, 0, part["targets"][:, 0])
+        one_by_one += count(part)
+    return {"at once": at_once, "one by one": one_by_one}
 
 
 def orders_of(m):

@@ -97,6 +97,16 @@ def matrix(values, ax, title="", labels=None):
     return ax
 
 
+def heat(values, ax, title="", marks=()):
+    """A heat map of shares in 0 … 1, rows from below; `marks` are values of y at which a line is drawn."""
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto", interpolation="nearest")
+    ax.grid(False)
+    for y in marks:
+        ax.axhline(y, color="white", linestyle="--", linewidth=1.2)
+    ax.set_title(title, fontsize=10)
+    return image
+
+
 def lines(series, ax, xlabel="", ylabel=""):
     """Marked lines {name: (x, y)} or {name: (x, y, low, high)}, told apart by colour and marker."""
     for i, (name, (x, y, *interval)) in enumerate(series.items()):

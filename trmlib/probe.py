@@ -1,4 +1,4 @@
-"""Is it leaking? The dependency probe, for any predictor.
+"""Is it leaking, and does it forget where it started? Two probes, for any predictor.
 
 D[i, j] is how much the prediction of slot i moves when the *target* at slot j is another word. A model
 that predicts all slots in parallel may depend on no target: D = 0. One that predicts left to right may
@@ -37,3 +37,21 @@ def leaks(matrix, kind="parallel", tolerance=1e-6):
     """The entries [(i, j, value)] that a predictor of this kind (parallel, autoregressive) must not have."""
     allowed = np.tril(np.ones_like(matrix), -1) if kind == "autoregressive" else np.zeros_like(matrix)
     return [(int(i), int(j), float(matrix[i, j])) for i, j in np.argwhere((matrix > tolerance) & (allowed == 0))]
+
+
+@torch.no_grad()
+def alignment(solve, seed=0):
+    """Asymptotic alignment: does a recursion end in the same state wherever it starts (Anil et al. 2022, arXiv 2211.09961)?
+
+    solve(start) → final states, a tuple of tensors (b, …) of which the first is compared; `start` is such a tuple, or None
+    for the model's own start. Every example is solved, then solved again from *another* example's final state (never its own).
+    "same": mean cosine of an example's two final states; "between": of its second and another example's first; states are
+    centred on their mean over examples first. "alignment" = same − between: 1 if the start is forgotten, near 0 if all examples end
+    alike or the second solution stays with the other example."""
+    first = solve(None)
+    order = torch.randperm(len(first[0]), generator=torch.Generator().manual_seed(seed)).to(first[0].device)
+    other = torch.empty_like(order).scatter(0, order, order.roll(1))
+    centre = first[0].flatten(1).mean(0)
+    a, b = (s[0].flatten(1) - centre for s in (first, solve(tuple(s[other] for s in first))))
+    same, between = (torch.cosine_similarity(x, b).mean().item() for x in (a, a[other]))
+    return {"same": same, "between": between, "alignment": same - between}

@@ -34,7 +34,9 @@ def grid(profile):
     elif profile == "cpu":
         return []
     seeds = SEEDS[: 2 if profile == "smoke" else None]
-    return [Run(Spec(NAME, m, data, train, s), arm, profile, 1000 * (35 + i) + s) for i, (arm, m) in enumerate(models.items()) for s in seeds]
+    return [
+        Run(Spec(NAME, m, data, train, s), arm, profile, 1000 * (35 + i) + s) for i, (arm, m) in enumerate(models.items()) for s in seeds
+    ]
 
 
 def build(spec):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from trmlib.data.text import show_some
-from trmlib.evaluate import mix, score_blanks, score_joint
+from trmlib.evaluate import mix, score_blanks, score_joint, window_flops
 from trmlib.models.masked import MaskedLM
 
 CURVE_WINDOWS = 512  # fixed windows scored during training
@@ -80,7 +80,7 @@ class FillTask:
         detail = {"groups": language.groups, "nll": nll, "accuracy": accuracy}
         if language.blanks > 1:
             joint = [{name: weights @ v for name, v in score_joint(model, t).items()} for t, weights in self.tests]
-            detail["joint"] = {name: [j[name] for j in joint] for name in joint[0]}
+            detail["joint"] = {name: [j[name] for j in joint] for name in joint[0]} | {"flops": window_flops(model, self.tests[0][0])}
         metrics = {"nll_all": nll[c.passes].mean(), "accuracy_all": accuracy[c.passes].mean()}
         return {"metrics": metrics, "detail": detail}
 

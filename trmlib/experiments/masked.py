@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from trmlib.data import text
 from trmlib.data.text import BlanksConfig
 from trmlib.evaluate import score_blanks, summarise
 from trmlib.experiments import masked_evaluations as evaluations  # noqa: F401, part of what an experiment offers
+from trmlib.experiments.fill import fill_loss, some_blanks
 from trmlib.models.masked import MaskedConfig, MaskedLM
 from trmlib.runs import Run, Spec, TrainConfig
 
@@ -66,9 +66,14 @@ def grid(profile):
     for name in ("baseline", "joint"):
         wide = replace(data, vocab=100 if profile == "smoke" else 10_000)
         arm(f"{name} ({wide.vocab:,} words)", models[name], 30, data=wide)
-        arm(f"{name} (1–2 blanks)", models[name], 31, data=replace(data, min_blanks=1))
         for lr in RATES:
             arm(f"{name} (lr {lr:g})", models[name], 32, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))
+    both = seeds if profile == "smoke" else SEEDS + HEADLINE_SEEDS  # chapter 06 stands on ten
+    for name in ("baseline", "joint", "4 samples", "16 samples"):
+        model = models[name] if name in models else replace(models["1-pass"], samples=int(name.split()[0]))
+        arm(f"{name} (1–2 blanks)", model, 16, both, replace(data, min_blanks=1))
+        if name != "16 samples":
+            arm(f"{name} (1–3 blanks)", model, 17, both, replace(data, blanks=3, min_blanks=1))
     return sorted(runs, key=lambda r: r.priority)
 
 
@@ -99,17 +104,10 @@ class Task:
         c, size = self.config, self.spec.train.batch
         drawn = text.random_batches(self.train, c, size, steps, (seed, block))
         batches = [{k: v[i] for k, v in drawn.items()} for i in range(steps)]
-        if c.min_blanks:
-            counts = np.random.default_rng((block, 1)).integers(c.min_blanks, c.blanks + 1, steps)  # same for all seeds
-            order = torch.from_numpy(np.random.default_rng((seed, block, 1)).random((steps, size, c.blanks)).argsort(2))
-            batches = [text.show_some(b, int(n), o) for b, n, o in zip(batches, counts, order, strict=True)]
-        return batches
+        return some_blanks(batches, c, seed, block, size) if c.min_blanks else batches
 
     def loss(self, net, batch, carry):
-        every = self.spec.model.loss_passes == "every"
-        logits = net(batch["tokens"], batch["at"], batch["partners"], every_pass=every)
-        logits = logits[1:] if every else logits
-        return F.cross_entropy(logits.float().flatten(0, -2), batch["targets"].expand(logits.shape[:-1]).flatten()), None
+        return fill_loss(self.spec.model, net, batch, carry, again=self.spec.train.n_sup > 1)
 
     def curve(self, model, spec, step):
         """Fixed windows of part A, and beside them the earlier rule: random batches, drawn anew for every arm."""

@@ -5,6 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.data import text
+from trmlib.evaluate import score_joint
+from trmlib.evaluate import window_flops as blanks_flops
 from trmlib.models.masked import MaskedLM
 from trmlib.probe import dependency
 
@@ -269,7 +271,30 @@ def window_flops(model, task):
     return count(0) - head, count(1) - count(0), head
 
 
-SINGLE = {"refinement": refinement, "leak_probe": leak_probe}  # of one run
+def spread(near, blanks, context):
+    """Offsets of the blanks of a window from the first: neighbours, or as far apart as the window allows."""
+    return np.arange(blanks) * (1 if near else (context - 3) // (blanks - 1))
+
+
+def coordination(task, model, windows=1024, words=32):
+    """How much the blanks of a window have to say to one another, on `windows` windows of part B, for neighbouring and for
+    distant blanks: means of everything that `evaluate.score_joint` gives, in nats, marginals estimated from `words` words."""
+    c, found = task.config, {}
+    rows = np.flatnonzero(task.fixed.part_b[task.fixed.article])
+    rows = np.random.default_rng(1).permutation(rows)[:windows]
+    shown = {k: v[torch.from_numpy(rows)].cpu() for k, v in task.fixed.batch.items()}
+    tokens = shown["tokens"].scatter(1, shown["at"], shown["targets"])  # nothing hidden
+    for name, near in {"neighbours": True, "distant": False}.items():
+        offsets = spread(near, c.blanks, c.context)
+        first = 1 + np.random.default_rng(2).integers(c.context - 2 - offsets[-1], size=len(tokens))
+        at = torch.from_numpy(first[:, None] + offsets)
+        batch = {"tokens": tokens.scatter(1, at, text.MASK), "at": at, "targets": tokens.gather(1, at)}
+        scores = score_joint(model, {k: v.to(task.device) for k, v in batch.items()}, words)
+        found[name] = {k: v.mean() for k, v in scores.items()} | {"flops": blanks_flops(model, batch)}
+    return found
+
+
+SINGLE = {"refinement": refinement, "leak_probe": leak_probe, "coordination": coordination}  # of one run
 GROUPED = {"adaptive": adaptive}  # of all seeds of an arm
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 ADAPTIVE_ARMS = ("joint", "every-pass")
@@ -280,6 +305,8 @@ def wanted(arm, spec):
     single = ["leak_probe"] if arm in ("baseline", "joint", "random-partner", "context") else []
     if spec.model.passes and " (" not in arm:
         single.append("refinement")
+    if spec.data.min_blanks:
+        single.append("coordination")
     return single + (["adaptive"] if arm in ADAPTIVE_ARMS else [])
 
 

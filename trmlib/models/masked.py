@@ -21,6 +21,7 @@ from trmlib.recursion import latent_recursion, refine
 
 SEES = ("joint", "self", "random", "context", "all")
 STATES = ("latent", "tokens")
+START = 4.0  # standard deviation of the random starts: at 1 they drown in the encoder's state and training ignores them
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class MaskedConfig:
             raise TrmError(f"sees={self.sees!r} is unknown; choose one of {', '.join(SEES)}")
         if self.loss_passes not in ("last", "every"):
             raise TrmError(f"loss_passes={self.loss_passes!r} is unknown; choose last or every")
-        if self.passes < 0 or self.context_blocks < 1:
-            raise TrmError(f"passes={self.passes} must be ≥ 0 and context_blocks={self.context_blocks} ≥ 1")
+        least = 0 if self.passes and self.sees in ("context", "all") else 1  # such a refinement reads the words itself
+        if self.passes < 0 or self.context_blocks < least:
+            raise TrmError(f"passes={self.passes} must be ≥ 0 and context_blocks={self.context_blocks} ≥ {least}")
         if self.state not in STATES:
             raise TrmError(f"state={self.state!r} is unknown; choose one of {', '.join(STATES)}")
         if self.samples < 1:
@@ -84,7 +86,7 @@ class MaskedLM(nn.Module):
         self.norm = nn.LayerNorm(c.d)
         self.head = nn.Linear(c.d, vocab, bias=False)
         if c.samples > 1:  # the same in every model, so that saved parameters are all there is to know
-            starts = torch.randn(c.samples, 1, 1, c.d, generator=torch.Generator().manual_seed(0))
+            starts = START * torch.randn(c.samples, 1, 1, c.d, generator=torch.Generator().manual_seed(0))
             self.register_buffer("starts", starts, persistent=False)
 
     def forward(self, tokens, at, partners=None, passes=None, every_pass=False, carry=None, hand_on=False):
@@ -116,10 +118,11 @@ class MaskedLM(nn.Module):
     def encode(self, tokens, at):
         """Encoder states: of all positions (b, t, d) where a refinement looks at them, else of the blanks (b, m, d)."""
         h = self.embed(tokens)
-        for block in self.context_blocks[:-1]:
-            h = block(h)
         everywhere = self.config.passes and self.config.sees in ("random", "context", "all")
-        return self.context_blocks[-1](h, at=None if everywhere else at)
+        for i, block in enumerate(self.context_blocks):
+            last = i == len(self.context_blocks) - 1
+            h = block(h, at=at if last and not everywhere else None)
+        return h
 
     def embed(self, tokens):
         return self.embedding(tokens) + self.position.weight

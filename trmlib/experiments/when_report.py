@@ -1,0 +1,338 @@
+"""What chapter 06 shows: records of the two languages and of the masked experiment → frames, effects and the answer's figure."""
+
+import math
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+
+from trmlib import compare, stats
+from trmlib.data.synthetic import Dial, Hops
+from trmlib.experiments import EXPERIMENTS, grid
+
+LEVEL = 0.9  # a length is reached when this share of its windows is solved
+WAYS = {  # way of spending compute → (arms, score of a record, key of its FLOPs)
+    "passes": (("parallel", "1 pass", "3 passes", "8 passes"), ("coordination",), "at once"),
+    "samples": (("parallel", "2 samples", "4 samples", "8 samples", "16 samples"), ("coordination",), "at once"),
+    "filling": (("parallel", "1 pass", "3 passes", "8 passes"), ("coordination_ab", "coordination_ba"), "one by one"),
+}
+LANGUAGE_WAYS = {  # the same on WikiText-2; {} is the number of blanks
+    "passes": (("baseline (1–{} blanks)", "joint (1–{} blanks)"), ("coordination",), "at once"),
+    "samples": (("baseline (1–{} blanks)", "4 samples (1–{} blanks)", "16 samples (1–{} blanks)"), ("coordination",), "at once"),
+    "filling": (("baseline (1–{} blanks)", "joint (1–{} blanks)"), ("coordination_ab", "coordination_ba"), "one by one"),
+}
+
+
+def language(df):
+    """The language of a frame of records, as the records say."""
+    known = {"hops": Hops, "dial": Dial}[df.record.iloc[0]["experiment"]]
+    fields = df.record.iloc[0]["spec"]["data"]
+    return known(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def arms(experiment, profile):
+    """Names of an experiment's arms, in the order of its grid."""
+    return list(dict.fromkeys(r.arm for r in grid(profile) if r.spec.experiment == experiment))
+
+
+def whole(df, arm):
+    """The records of an arm in the order of its seeds, or nothing before all seeds that were fixed beforehand are there."""
+    g = df[(df.arm == arm) & (df.status == "recorded")].sort_values("seed") if len(df) else df
+    return list(g.record) if len(g) >= compare.enough(df) else []
+
+
+def interval(values):
+    """(mean, low, high) over seeds."""
+    return tuple(float(v[0]) for v in stats.band(np.asarray(values, float)[:, None]))
+
+
+# ---------------------------------------------------------------- hops: depth or thinking
+
+
+def passes_of(record):
+    """Passes that a model was trained with."""
+    return record["spec"]["model"].get("passes", 3)
+
+
+def cube(df, arm, what="accuracy"):
+    """(seeds, passes + 1, k): a score of every seed, after every pass, at every number of hops; None before all seeds."""
+    rows = whole(df, arm)
+    return np.array([r["detail"][what] for r in rows]) if rows else None
+
+
+def kinds(df):
+    """Index arrays into k = 1 … length: "trained", "between" (unseen, shorter than the longest trained), "beyond"."""
+    lang = language(df)
+    k = np.array(lang.groups)
+    seen = np.isin(k, lang.trained)
+    return {
+        "trained": np.flatnonzero(seen),
+        "between": np.flatnonzero(~seen & (k < max(lang.trained))),
+        "beyond": np.flatnonzero(k > max(lang.trained)),
+    }
+
+
+def thinking(df, profile):
+    """A row an arm: accuracy at trained, in-between and longer k, with the trained passes and with the most; and two effects
+    on the longer k, paired within seeds: what passes beyond the trained ones add ("thinking"), and the accuracy itself."""
+    rows = []
+    for arm in arms("hops", profile):
+        c = cube(df, arm)
+        if c is None:
+            rows.append({"arm": arm, "seeds": int((df.arm == arm).sum()) if len(df) else 0, "thinking": None})
+            continue
+        record, k = whole(df, arm)[0], kinds(df)
+        p = passes_of(record)
+        row = {
+            "arm": arm,
+            "seeds": len(c),
+            "passes": p,
+            "parameters": record["parameters"],
+            "mflop": record["inference_flops"] / 1e6,
+            "depth": record["serial_depth"],
+        }
+        for name, at in k.items():
+            row[name] = c[:, p, at].mean() if len(at) else float("nan")
+            row[f"{name}_most"] = c[:, -1, at].mean() if len(at) else float("nan")
+        long = k["beyond"]
+        tied = c.shape[1] - 1 > p and len(long)
+        row["thinking"] = stats.paired(c[:, -1, long].mean(1), c[:, p, long].mean(1)) if tied else None
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def needed(df, arm, level=LEVEL):
+    """(seeds, k): the fewest passes after which `level` of the windows are solved, NaN where none of the tested is enough."""
+    c = cube(df, arm)
+    if c is None:
+        return None
+    enough = c >= level
+    return np.where(enough.any(1), enough.argmax(1), np.nan)
+
+
+def growth(df, arm):
+    """Does the number of passes needed grow like k or like log k? Least squares on each, seed by seed: Effect of the difference of
+    R² (linear − logarithmic) and the mean slopes (passes a hop, passes a doubling); None where fewer than 4 lengths are reached."""
+    table = needed(df, arm)
+    if table is None:
+        return None
+    k, fits = np.arange(1, table.shape[1] + 1), []
+    for row in table:
+        ok = np.isfinite(row)
+        if ok.sum() < 4 or np.ptp(row[ok]) == 0:
+            return None
+        both = []
+        for x in (k[ok], np.log2(k[ok])):
+            slope, start = np.polyfit(x, row[ok], 1)
+            both.append((1 - np.var(row[ok] - start - slope * x) / np.var(row[ok]), slope))
+        fits.append((*both[0], *both[1]))
+    linear, per_hop, log, per_doubling = np.array(fits).T
+    return {
+        "difference": stats.paired(linear, log),
+        "linear": linear.mean(),
+        "log": log.mean(),
+        "per_hop": per_hop.mean(),
+        "per_doubling": per_doubling.mean(),
+    }
+
+
+def alignments(store, df):
+    """{arm: (k, mean, low, high)} of the asymptotic alignment after 16 passes."""
+    found = {}
+    for (arm, _), result in sorted(compare.evaluation_frame(store, df, "alignment").items()):
+        found.setdefault(arm, []).append(result["alignment"])
+    return {
+        arm: (np.array(language(df).groups), *stats.band(np.array(rows))) for arm, rows in found.items() if len(rows) >= compare.enough(df)
+    }
+
+
+# ---------------------------------------------------------------- dial: marginals or joint
+
+
+def dose_response(df, arm, name="coordination"):
+    """(doses, mean, low, high) in nats of a joint score of an arm (a tuple of names: their mean), or None."""
+    rows, names = whole(df, arm), (name,) if isinstance(name, str) else name
+    if not rows:
+        return None
+    values = np.mean([[r["detail"]["joint"][n] for r in rows] for n in names], 0)
+    return np.array(language(df).groups), *stats.band(values)
+
+
+def blank_nll(df, arm):
+    """(doses, mean, low, high): NLL of a blank by the parallel marginals, after the trained passes."""
+    rows = whole(df, arm)
+    if not rows:
+        return None
+    values = np.array([r["detail"]["nll"][passes_of(r)] for r in rows])
+    return np.array(language(df).groups), *stats.band(values)
+
+
+def recovered(df, group, ways=WAYS):
+    """{way: [(arm, FLOPs a window, mean, low, high)]}: coordination recovered at a dose (its index), in nats."""
+    out = {}
+    for way, (names, scores, flops) in ways.items():
+        for arm in names:
+            rows = whole(df, arm)
+            if rows:
+                values = np.mean([[r["detail"]["joint"][s][group] for r in rows] for s in scores], 0)
+                out.setdefault(way, []).append((arm, rows[0]["detail"]["joint"]["flops"][flops], *interval(values)))
+    return out
+
+
+# ---------------------------------------------------------------- back to language
+
+
+def language_coordination(store, df, where, blanks=2, ways=LANGUAGE_WAYS):
+    """As `recovered`, on WikiText-2: blanks that are "neighbours" or "distant". With three blanks, where the marginals of a filled
+    window are not known, filling is the gain in joint NLL over naming all at once."""
+    results = compare.evaluation_frame(store, df, "coordination") if len(df) else {}
+    out = {}
+    for way, (names, scores, flops) in ways.items():
+        for arm in (n.format(blanks) for n in names):
+            rows = [r[where] for (a, _), r in sorted(results.items()) if a == arm]
+            if len(rows) >= (2 if len(df) and df.record.iloc[0]["profile"] == "smoke" else 10):
+                if blanks > 2 and way == "filling":
+                    values = [r["parallel"] - r["filled"] for r in rows]
+                else:
+                    values = np.mean([[r[s] for r in rows] for s in scores], 0)
+                out.setdefault(way, []).append((arm, rows[0]["flops"][flops], *interval(values)))
+    return out
+
+
+# ---------------------------------------------------------------- the answer
+
+CHAPTERS = {  # experiment → its name in the answer; each may offer `answer(store, profile)` in its report
+    "hops": "hops", "dial": "dial", "masked": "two blanks", "shakespeare": "Shakespeare", "autoregressive": "left to right",
+    "capacity": "capacity", "sudoku": "Sudoku",
+}  # fmt: skip
+
+
+def hops_answer(df):
+    """Gain of 8 trained passes over 1 (share of the errors removed), at k = 2, 4, 8, 16."""
+    many, one = cube(df, "8 passes"), cube(df, "1 pass")
+    if many is None or one is None:
+        return []
+    points = []
+    for k in (k for k in (2, 4, 8, 16) if k <= many.shape[2]):
+        error = 1 - one[:, 1, k - 1].mean()
+        p = passes_of(whole(df, "8 passes")[0])
+        e = stats.paired(many[:, p, k - 1], one[:, 1, k - 1])
+        points.append(
+            {
+                "task": f"hops, k = {k}",
+                "depth": k,
+                "coordination": 0.0,
+                "gain": e.estimate / error if error else 0.0,
+                "evidence": f"{e.n} seeds",
+            }
+        )
+    return points
+
+
+def dial_answer(df):
+    """Gain of 8 passes over none (fall of the joint perplexity a blank) at every dose."""
+    rows, without = whole(df, "8 passes"), whole(df, "parallel")
+    if not rows or not without:
+        return []
+    points = []
+    for g, dose in enumerate(language(df).groups):
+        a, b = (np.array([r["detail"]["joint"]["parallel"][g] for r in x]) for x in (rows, without))
+        e = stats.paired(a / 2, b / 2)
+        points.append(
+            {
+                "task": f"dial, {dose:.2f} nats",
+                "depth": 1,
+                "coordination": dose,
+                "gain": -math.expm1(e.estimate),
+                "evidence": f"{e.n} seeds",
+            }
+        )
+    return points
+
+
+def masked_answer(store, df):
+    """Gain of the recorded masked TRM over the baseline; the coordination of neighbouring blanks where it was measured."""
+    e = compare.effect(df, "joint", "baseline")
+    found = language_coordination(store, df, "neighbours").get("filling")
+    if e is None:
+        return []
+    nats = found[0][2] if found else None
+    return [{"task": "two blanks", "depth": passes_enough(df), "coordination": nats, "gain": -e.estimate, "evidence": f"{e.n} seeds"}]
+
+
+def passes_enough(df, names=("baseline", "1-pass", "2-passes")):
+    """The fewest trained passes whose arm is the same as joint (3 passes) within ±2 %."""
+    for passes, arm in enumerate(names):
+        seeds, a, b = compare.pairs(df, arm, "joint")
+        if len(seeds) >= compare.enough(df) and stats.equivalent(a, b)[1]:
+            return passes
+    return 3
+
+
+def answer(store, frames, profile):
+    """(points, missing): every task of the report with the serial depth and the coordination (nats) that it needs and the gain from
+    thinking time (share of errors removed, or fall of perplexity), from whatever records exist; names of what has none yet."""
+    points, missing = [], []
+    for experiment, name in CHAPTERS.items():
+        if experiment in ("hops", "dial"):
+            found = {"hops": hops_answer, "dial": dial_answer}[experiment](frames[experiment])
+        elif experiment == "masked":
+            found = masked_answer(store, frames[experiment])
+        else:
+            report = import_module(f"trmlib.experiments.{experiment}_report") if experiment in EXPERIMENTS else None
+            found = report.answer(store, profile) if hasattr(report, "answer") else []
+        points += found
+        if not found:
+            missing.append(name)
+    return points, missing
+
+
+def advice(store, frames):
+    """The practitioners' table: your task looks like this → spend compute on that → expect this much, at this cost. A frame of
+    strings; what has no records says so."""
+    hops, dial, masked = frames["hops"], frames["dial"], frames["masked"]
+    rows, pending = [], "not recorded yet"
+
+    def row(task, spend, expect, cost, evidence):
+        rows.append({"your task": task, "spend on": spend, "expect": expect, "cost": cost, "evidence": evidence})
+
+    table = thinking(hops, "full") if len(hops) else pd.DataFrame(columns=["arm", "thinking"])
+    c, one = cube(hops, "8 passes"), cube(hops, "1 pass")
+    if c is not None and one is not None:
+        at = kinds(hops)["trained"]
+        e = stats.paired(c[:, passes_of(whole(hops, "8 passes")[0]), at].mean(1), one[:, 1, at].mean(1))
+        row("many serial steps, seen lengths", "trained passes", points(e), "1 pass a hop", f"{e.n} seeds")
+    else:
+        row("many serial steps, seen lengths", "trained passes", pending, "–", "–")
+    best = max((r for r in table.itertuples() if r.thinking), key=lambda r: r.thinking.estimate, default=None)
+    row("more steps than in training", f"more passes ({best.arm})" if best else "more passes", points(best.thinking) if best else pending, "2 × the passes" if best else "–",
+        f"{best.thinking.n} seeds" if best else "–")  # fmt: skip
+    last = len(language(dial).groups) - 1 if len(dial) else 0
+    found, dose = recovered(dial, last) if len(dial) else {}, language(dial).groups[last] if len(dial) else 0
+    for way, spend in {"passes": "not on passes", "samples": "samples", "filling": "filling one by one"}.items():
+        if way in found:
+            arm, flops, mean, *_ = max(found[way], key=lambda p: p[2])
+            base = found["passes"][0][1]
+            row(
+                "answers must agree",
+                spend,
+                f"{mean / dose:.0%} of the shared nats",
+                f"× {flops / base:.1f} ({arm})",
+                f"{compare.enough(dial)} seeds",
+            )
+        else:
+            row("answers must agree", spend, pending, "–", "–")
+    e = compare.effect(masked, "joint", "baseline")
+    row(
+        "words in running text",
+        "plain depth, longer training",
+        f"passes change perplexity by {100 * e.estimate:+.1f} %" if e else pending,
+        "–",
+        f"{e.n} seeds" if e else "–",
+    )
+    return pd.DataFrame(rows)
+
+
+def points(effect):
+    """A difference of accuracies as percentage points with its interval."""
+    return "{:+.0f} points [{:+.0f}, {:+.0f}]".format(*(100 * v for v in (effect.estimate, effect.low, effect.high)))
