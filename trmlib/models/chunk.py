@@ -47,7 +47,12 @@ class ChunkConfig:
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
 
     def __post_init__(self):
-        for name, known in {"start": STARTS, "gradient": GRADIENTS, "loss_passes": ("last", "every"), "positions": ("learned", "rotary")}.items():
+        for name, known in {
+            "start": STARTS,
+            "gradient": GRADIENTS,
+            "loss_passes": ("last", "every"),
+            "positions": ("learned", "rotary"),
+        }.items():
             if getattr(self, name) not in known:
                 raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
         if self.n < 0 or self.T < 1 or self.blocks < 1:
