@@ -255,7 +255,7 @@ pd.DataFrame({
 # %% [markdown]
 # ## Equal compute
 #
-# A step of the TRM runs the stack 22 times; one of the baseline, once. The same curves over the training compute that was spent.
+# A step of the TRM runs the stack 22 times, a step of the baseline once. The same curves over the training compute that was spent.
 
 # %%
 shown = ready("mask", "parallel", "baseline", "baseline-compute", "baseline-everywhere")

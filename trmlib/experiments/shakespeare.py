@@ -17,7 +17,7 @@ NAME = "shakespeare"
 SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101, 102)
 TEST_PASSES = 6  # recursive models are read out after 0 … max(this, trained) refinements
-COMPUTE = 14  # baseline steps that cost about as much as one of the TRM (counted: tests/test_shakespeare.py)
+COMPUTE = 12  # baseline steps that cost about as much as one of the TRM (counted: tests/test_shakespeare.py)
 
 TRM = ChunkConfig()  # starts at a mask embedding
 TARGET = replace(TRM, start="target")
@@ -58,7 +58,7 @@ def grid(profile):
     calibrated = TrainConfig(steps=2000, batch=12, lr=1e-3, warmup=100, weight_decay=0.1, beta2=0.99, decay_to=0.1)
     small = lambda m: m  # noqa: E731
     if profile == "smoke":
-        data = SequenceConfig(corpus="toy-language", context=16, stretches=8, stride=24, curve_windows=32)
+        data = SequenceConfig(corpus="toy-language", context=32, stretches=8, stride=24, curve_windows=32)
         train = TrainConfig(steps=24, batch=8, lr=3e-3, weight_decay=0.1, eval_every=8)
         calibrated = replace(calibrated, steps=40, warmup=10, eval_every=20)
         small = lambda m: replace(m, d=16, heads=2)  # noqa: E731
