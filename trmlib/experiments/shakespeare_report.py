@@ -7,6 +7,7 @@ import pandas as pd
 
 from trmlib import stats
 from trmlib.compare import curve_bands, effect, enough, evaluation_frame, scores
+from trmlib.errors import TrmError
 from trmlib.experiments import grid
 from trmlib.experiments import shakespeare_evaluations as evaluations
 from trmlib.experiments.shakespeare import CHUNKS, SUPERVISION, Task
@@ -125,7 +126,10 @@ def calibration(df):
 
 def flops_bands(df, names):
     """{arm: (training TFLOP, perplexity mean, low, high)}: learning curves over compute."""
-    per_step = df.groupby("arm").apply(lambda g: g.train_flops.iloc[0] / g.steps.iloc[0], include_groups=False) if len(df) else {}
+    if not len(df):
+        return {}
+    first = df.groupby("arm").first()
+    per_step = first.train_flops / first.steps
     return {arm: (steps * per_step[arm] / 1e12, *rest) for arm, (steps, *rest) in curve_bands(df, names).items()}
 
 
@@ -192,4 +196,8 @@ def write(store, df, arm, prompt, length=240, temperature=0.8, top_k=0):
         return f"no weights of {arm} in the cache; `trm run shakespeare/{arm}` trains it"
     spec = next(r.spec for r in grid(rows[0].record["profile"]) if r.spec.hash == rows[0].record["hash"])
     task = Task(spec)
-    return evaluations.sample(task, evaluations.load_model(task, weights(store.weights(rows[0].key))), prompt, length, temperature, top_k)
+    try:
+        model = evaluations.load_model(task, weights(store.weights(rows[0].key)))
+        return evaluations.sample(task, model, prompt, length, temperature, top_k)
+    except TrmError as e:  # a prompt that this corpus cannot spell, a model that cannot write
+        return str(e)
