@@ -347,7 +347,7 @@ else:
 found = report.samples(store, df)
 for arm in ("baseline-everywhere", "calibration", "baseline", "mask", "parallel"):
     if arm in found:
-        print(f"--- {arm}, temperature 0.8\n{found[arm]['text']['0.8']}\n")
+        print(f"--- {arm}, temperature 0.8\n{found[arm]['text']}\n")
 if not found:
     say("Not recorded yet.")
 

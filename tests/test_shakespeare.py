@@ -137,7 +137,7 @@ def test_samples_are_text_and_strips_name_their_chunk():
     task = Task(smoke("mask"))
     torch.manual_seed(0)
     out = evaluations.samples(task, task.model(), chunks=2, length=6)
-    assert len(out["strips"]) == 2 and {len(t) for t in out["text"].values()} == {8 + 6}
+    assert len(out["strips"]) == 2 and len(out["text"]) == 8 + 6
     text = evaluations.sample(task, task.model(), "the", 10, temperature=0)
     assert text.startswith("the") and len(text) == 13 and set(text) <= set(task.text.table)
     strip = evaluations.passes_strip(task, task.model(), task.tokens[0])
