@@ -156,19 +156,19 @@ save(
 plt.show()
 
 # %%
+scope = "" if profile == "full" else f" (profile *{profile}*: a cut profile can show an effect, never refute a claim)"
 tables = report.two_tables(df)
 if tables is None:
     say("**The 55.08: open.** Baseline runs are pending.")
 else:
     say(
         f"The baseline's perplexity is **{tables['one']:.2f}** with one table. With two it is **{tables['best']:.1f}** at the best point of the curve (one more run "
-        f"would fall in {tables['low']:.1f} … {tables['high']:.1f}) and {tables['last']:.1f} at its end; published: {claimed['baseline_ppl']}. **{tables['verdict'].capitalize()}**."
+        f"would fall in {tables['low']:.1f} … {tables['high']:.1f}) and {tables['last']:.1f} at its end; published: {claimed['baseline_ppl']}. **{tables['verdict'].capitalize()}**{scope}."
     )
 word, effect = report.verdict(df)
 if effect is None:
     say("**Verdict on “1.01 against 55.08”: open.** Runs are pending.")
 else:
-    scope = "" if profile == "full" else f" (profile *{profile}*: a cut profile can show an effect, never refute a claim)"
     crossed = compare.crossed_effect(df, "mask", "baseline", of="characters")
     say(
         f"**Verdict on “1.01 against 55.08”: {word}**{scope}. With one table and without the leak the TRM's perplexity differs from the baseline's by "
