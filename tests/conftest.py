@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trmlib import experiments
 from trmlib.experiments import masked
 from trmlib.runs import Store
 
@@ -17,6 +18,12 @@ def clean_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
+
+
+@pytest.fixture(autouse=True)
+def one_experiment(monkeypatch):
+    """The machinery is tested on one experiment; the tests of a chapter name their own."""
+    monkeypatch.setattr(experiments, "EXPERIMENTS", ("masked",))
 
 
 @pytest.fixture

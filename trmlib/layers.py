@@ -49,20 +49,26 @@ class Attention(nn.Module):
     def split(self):
         """The fused projection as (weight, bias) of the queries and of keys and values."""
         d = self.out.in_features
-        return zip(self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d)), strict=True)
+        return tuple(zip(self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d)), strict=True))
 
-    def forward(self, x, queries=None, mask=None, memory=None):
+    def forward(self, x, queries=None, mask=None, angles=None, before=None):
         """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed;
-        memory (b, s, 2d): keys and values of s more positions, before those of x."""
+        angles (t, d / heads / 2) for rotary positions, the queries then being the last q of x;
+        before (b, s, 3d): projections of positions that stand before x, which then counts s + t positions; or (b, s, 2d):
+        keys and values alone, of positions that are only attended to."""
+        d = x.shape[-1]
         if queries is None:
-            q, kv = self.qkv(x).split((x.shape[-1], 2 * x.shape[-1]), dim=-1)
+            q, kv = self.qkv(x).split((d, 2 * d), dim=-1)
         else:
             query, key_value = self.split()
             q, kv = F.linear(queries, *query), F.linear(x, *key_value)
-        if memory is not None:
-            kv = torch.cat([memory, kv], 1)
+        if before is not None:
+            kv = torch.cat([before[..., -2 * d :], kv], 1)
+            q = torch.cat([before[..., :d], q], 1) if before.shape[-1] == 3 * d and queries is None else q
         k, v = kv.chunk(2, dim=-1)
         q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))  # (b, h, ·, d/h)
+        if angles is not None:
+            q, k = rotate(q, angles[-q.shape[2] :]), rotate(k, angles)
         weights = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)  # (b, h, q, t)
         if mask is not None:
             weights = weights.masked_fill(~mask, float("-inf"))
@@ -79,22 +85,40 @@ class Block(nn.Module):
         self.attention = Attention(d, heads, dropout)
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
 
-    def memory(self, x):
-        """Keys and values (b, t, 2d) of x (b, t, d), for `forward(..., memory)` to read as often as it likes."""
-        _, key_value = self.attention.split()
-        return F.linear(self.norm1(x), *key_value)
-
-    def forward(self, x, at=None, mask=None, memory=None):
-        """x (b, t, d) → (b, t, d); with `at` (b, q) only those positions are computed → (b, q, d)."""
+    def prepared(self, x, read_only=False):
+        """What this block can compute once of positions x (b, s, d) that stay the same from call to call: `before`. With
+        `read_only` they are attended to, and their own results are not wanted."""
         h = self.norm1(x)
+        return (None, F.linear(h, *self.attention.split()[1])) if read_only else (x, self.attention.qkv(h))
+
+    def forward(self, x, at=None, mask=None, angles=None, before=None):
+        """x (b, t, d) → (b, t, d); with `at`, positions (b, q) or a slice, only those are computed → (b, q, d);
+        with `before`, prepared positions stand before those of x → (b, s + t, d), or (b, t, d) if they are read only."""
+        h, projected = self.norm1(x), None
+        if before is not None:
+            x, projected = x if before[0] is None else torch.cat([before[0], x], 1), before[1]
         if at is None:
             queries = None
         else:
             x, queries = gather(x, at), gather(h, at)
-        x = x + self.attention(h, queries, mask, memory)
+        x = x + self.attention(h, queries, mask, angles, projected)
         return x + self.mlp(self.norm2(x))
 
 
 def gather(x, at):
-    """Rows of x (b, t, d) at positions `at` (b, q) → (b, q, d)."""
+    """Rows of x (b, t, d) at positions `at`, (b, q) or a slice → (b, q, d)."""
+    if isinstance(at, slice):
+        return x[:, at]
     return torch.gather(x, 1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def rotary_angles(t, d, device=None, base=10_000):
+    """Angles (t, d / 2) of rotary positions 0 … t-1 in a head of width d (Su et al. 2021, arXiv 2104.09864)."""
+    return torch.arange(t, device=device).unsqueeze(1) * base ** (-torch.arange(0, d, 2, device=device) / d)
+
+
+def rotate(x, angles):
+    """Turn the pairs (x_i, x_(i + d/2)) of x (…, t, d) by angles (t, d / 2)."""
+    a, b = x.chunk(2, -1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -19,11 +19,13 @@ class Corpus:
 
     name: str
     folder: str
-    hub: tuple[str, str] | None  # repository and configuration
+    hub: tuple[str, ...] | None  # repository and, if it has several, configuration
     size: str
     licence: str
     splits: dict[str, str] = field(default_factory=dict)  # split → file stem below the folder
-    sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked text
+    sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked file
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)  # split → its part of the one text that all splits are cut from
+    hub_split: str | None = None  # what the hub calls that one text
 
 
 CORPORA = {
@@ -41,6 +43,17 @@ CORPORA = {
                 "validation": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
                 "test": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             },
+        ),
+        Corpus(
+            "tinyshakespeare",
+            "tinyshakespeare",
+            ("karpathy/tiny_shakespeare",),
+            "1.1 MB",
+            "public domain",
+            {s: "input" for s in ("train", "validation")},
+            {s: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed" for s in ("train", "validation")},
+            {"train": (0.0, 0.9), "validation": (0.9, 1.0)},
+            "train+validation+test",
         ),
     ]
 }
@@ -72,8 +85,10 @@ def find(name, split):
 
 def read(name, split):
     """The text of one split, checked against its known sha256 when it comes from the data root."""
-    path = find(name, split)
-    return _from_hub(name, split) if path is None else _from_disk(name, split, path)
+    path, c = find(name, split), corpus(name)
+    text = _from_hub(name, split) if path is None else _from_disk(name, split, path)
+    first, last = c.shares.get(split, (0.0, 1.0))
+    return text[int(first * len(text)) : int(last * len(text))]
 
 
 def _from_disk(name, split, path):
@@ -101,7 +116,7 @@ def _from_hub(name, split):
     try:
         from datasets import load_dataset
 
-        rows = load_dataset(*c.hub, split=split)
+        rows = load_dataset(*c.hub, split=c.hub_split or split)
     except ImportError:
         raise TrmError(f"corpus {name} ({split}) not found and `datasets` is not installed; {ways}") from None
     except Exception as e:  # the hub client raises many kinds: offline, missing, rate limit

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from trmlib.errors import TrmError
 
-EXPERIMENTS = ("masked", "dial", "hops")
+EXPERIMENTS = ("shakespeare", "masked", "dial", "hops")
 PROFILES = ("smoke", "cpu", "full")
 
 

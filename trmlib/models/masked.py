@@ -156,7 +156,9 @@ class MaskedLM(nn.Module):
             return None
         hidden = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device).scatter(1, at, True)
         visible = torch.cat([~hidden, torch.ones_like(at, dtype=torch.bool)], 1)[:, None, None]  # (b, 1, 1, t + m)
-        return visible, {block: block.memory(h) for block in dict.fromkeys(b for k in range(c.passes) for b in self.blocks(k))}
+        return visible, {
+            block: block.prepared(h, read_only=True) for block in dict.fromkeys(b for k in range(c.passes) for b in self.blocks(k))
+        }
 
     def step(self, y, z, k, read):
         """Pass number k: the new (y, z). With n = 0 only y is updated; else z n times, then y (TRM), which reads z alone."""
@@ -176,7 +178,7 @@ class MaskedLM(nn.Module):
         else:
             visible, memories = read
         for block in self.blocks(k):
-            v = block(v, mask=visible, memory=memories and memories[block])
+            v = block(v, mask=visible, before=memories and memories[block])
         return v
 
     def commit(self, y):
