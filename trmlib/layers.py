@@ -46,8 +46,9 @@ class Attention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x, queries=None, mask=None):
-        """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed."""
+    def forward(self, x, queries=None, mask=None, angles=None):
+        """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed;
+        angles (t, d / heads / 2) for rotary positions, the queries then being the last q of x."""
         d = x.shape[-1]
         if queries is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
@@ -56,6 +57,8 @@ class Attention(nn.Module):
             q = F.linear(queries, wq, bq)
             k, v = F.linear(x, wkv, bkv).chunk(2, dim=-1)
         q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))  # (b, h, ·, d/h)
+        if angles is not None:
+            q, k = rotate(q, angles[-q.shape[2] :]), rotate(k, angles)
         weights = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)  # (b, h, q, t)
         if mask is not None:
             weights = weights.masked_fill(~mask, float("-inf"))
@@ -72,17 +75,31 @@ class Block(nn.Module):
         self.attention = Attention(d, heads, dropout)
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
 
-    def forward(self, x, at=None, mask=None):
-        """x (b, t, d) → (b, t, d); with `at` (b, q) only those positions are computed → (b, q, d)."""
+    def forward(self, x, at=None, mask=None, angles=None):
+        """x (b, t, d) → (b, t, d); with `at`, positions (b, q) or a slice, only those are computed → (b, q, d)."""
         h = self.norm1(x)
         if at is None:
             queries = None
         else:
             x, queries = gather(x, at), gather(h, at)
-        x = x + self.attention(h, queries, mask)
+        x = x + self.attention(h, queries, mask, angles)
         return x + self.mlp(self.norm2(x))
 
 
 def gather(x, at):
-    """Rows of x (b, t, d) at positions `at` (b, q) → (b, q, d)."""
+    """Rows of x (b, t, d) at positions `at`, (b, q) or a slice → (b, q, d)."""
+    if isinstance(at, slice):
+        return x[:, at]
     return torch.gather(x, 1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def rotary_angles(t, d, device=None, base=10_000):
+    """Angles (t, d / 2) of rotary positions 0 … t-1 in a head of width d (Su et al. 2021, arXiv 2104.09864)."""
+    return torch.arange(t, device=device).unsqueeze(1) * base ** (-torch.arange(0, d, 2, device=device) / d)
+
+
+def rotate(x, angles):
+    """Turn the pairs (x_i, x_(i + d/2)) of x (…, t, d) by angles (t, d / 2)."""
+    a, b = x.chunk(2, -1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

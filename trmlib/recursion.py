@@ -13,9 +13,15 @@ arXiv 2510.04871, Figure 3. Nothing here knows about tasks, heads or losses.
 import torch
 
 
-def latent_recursion(net, x, y, z, n):
-    """Update z `n` times from (x, y, z), then y once from (y, z): n + 1 calls of `net`."""
-    for _ in range(n):
+def latent_recursion(net, x, y, z, n, with_grad=None):
+    """Update z `n` times from (x, y, z), then y once from (y, z): n + 1 calls of `net`.
+
+    With `with_grad`, only the last so many updates of z, and the one of y, carry gradient."""
+    free = 0 if with_grad is None else max(0, n - with_grad)
+    with torch.no_grad():
+        for _ in range(free):
+            z = net(x, y, z)
+    for _ in range(n - free):
         z = net(x, y, z)
     y = net(y, z)
     return y, z

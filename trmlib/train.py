@@ -111,7 +111,7 @@ def step(task, spec, weights, optimizer, batch, ema):
     carry, t = None, spec.train
     for _ in range(t.n_sup):
         loss, carry = losses(task, weights, batch, carry)
-        grads = torch.autograd.grad(loss.sum(), list(weights.leaves.values()))
+        grads = torch.autograd.grad(loss.sum(), list(weights.leaves.values()), materialize_grads=True)
         g = torch.cat([g.reshape(len(weights.w), -1) for g in grads], 1, out=weights.w.grad)
         if t.clip:
             g.mul_((t.clip / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))

@@ -1,0 +1,219 @@
+"""Predicting a chunk of tokens from the context before it: recursive, parallel and causal models as one family.
+
+The context x is embedded (and, with `encode`, read once by the causal stack). The chunk is a row of slots, an answer y
+and a latent state z each, refined by the recursion: net(y + z) runs [x; y + z] through the stack and keeps the slots.
+Three fields make the arms of the report:
+
+TRM            encode, n > 0: the earlier chunk TRM starts its slots at the very tokens it is asked for (start="target")
+parallel       encode, n = 0, T = 1: the slots read the encoded context once
+causal         no encoder, causal, n = 0, T = 1, start="shifted": slot i holds the token before the one it predicts,
+               which is a plain next-token transformer; with T > 1 the stack is applied to its own slots again
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trmlib.errors import TrmError
+from trmlib.layers import Block, Dropout, rotary_angles
+from trmlib.recursion import latent_recursion, refine
+
+STARTS = ("target", "mask", "last", "zeros", "noise", "shifted")
+GRADIENTS = ("all", "last", "update")
+
+
+@dataclass(frozen=True)
+class ChunkConfig:
+    """One model of the family."""
+
+    d: int = 64  # width
+    heads: int = 4  # attention heads
+    blocks: int = 2  # blocks of the one stack that encodes and refines
+    dropout: float = 0.2  # in attention, after GELU and after the MLP
+    embedding_dropout: float = 0.0  # of token embeddings
+    start: str = "mask"  # where slots start: the target (the leak), a mask embedding, the last token, zeros, noise, or shifted tokens
+    noise: float = 0.1  # standard deviation of the noise start
+    encode: bool = True  # the stack reads the context causally first; else refinements see its bare embedding
+    causal: bool = False  # refinements run under the causal mask; else slots and context all see each other
+    n: int = 6  # latent updates per answer update
+    T: int = 3  # refinements (recursions), each n latent updates and one answer update
+    gradient: str = "last"  # reaches all refinements, the last, or only its last latent update and the answer update
+    loss_passes: str = "last"  # "last": loss after the last refinement; "every": mean over all
+    everywhere: bool = False  # loss at every position of the window (start="shifted" only), else at the chunk
+    positions: str = "learned"  # or rotary
+    tied_head: bool = True  # the head is the embedding
+    init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
+
+    def __post_init__(self):
+        for name, known in {"start": STARTS, "gradient": GRADIENTS, "loss_passes": ("last", "every"), "positions": ("learned", "rotary")}.items():
+            if getattr(self, name) not in known:
+                raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
+        if self.n < 0 or self.T < 1 or self.blocks < 1:
+            raise TrmError(f"n={self.n} must be ≥ 0, T={self.T} and blocks={self.blocks} ≥ 1")
+        if self.everywhere and self.start != "shifted":
+            raise TrmError(f"everywhere needs start='shifted', not {self.start!r}: other slots have no tokens to predict from")
+
+    @property
+    def chain(self):
+        """Does slot i see the earlier tokens of its chunk, so that the chunk's likelihood is a chain rule?"""
+        return self.start == "shifted"
+
+
+class ChunkLM(nn.Module):
+    """forward(tokens (b, context + chunk)) → (logits (b, chunk, vocab), carry (y, z)); the chunk stands last in `tokens`.
+
+    start       another start than the config's: a name, or tokens (b, chunk) whose embeddings the slots start from
+    carry       (y, z) of an earlier call, in place of any start; the returned one is detached
+    passes      refinements, in place of T
+    every_pass  logits (passes + 1, b, chunk, vocab): before the first refinement and after each
+    slots       how many of the last tokens are predicted, in place of the chunk (start="shifted" only)"""
+
+    def __init__(self, config, vocab, context, chunk):
+        super().__init__()
+        self.config, self.context, self.chunk = config, context, chunk
+        c = config
+        self.embedding = nn.Embedding(vocab, c.d)
+        self.position = nn.Embedding(context + chunk, c.d) if c.positions == "learned" else None
+        self.mask = nn.Parameter(torch.zeros(c.d)) if c.start == "mask" else None
+        self.blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(c.blocks))
+        self.norm = nn.LayerNorm(c.d)
+        self.head = None if c.tied_head else nn.Linear(c.d, vocab, bias=False)
+        self.drop = Dropout(c.embedding_dropout)
+        if c.init:
+            for name, p in self.named_parameters():
+                if p.dim() > 1 and "qkv" not in name:  # these keep the rule of nn.MultiheadAttention, as in the earlier code
+                    nn.init.normal_(p, std=c.init)
+                elif name.endswith("bias"):
+                    nn.init.zeros_(p)
+        if self.mask is not None:
+            nn.init.normal_(self.mask, std=c.init or 1.0)  # last, so that arms of one seed share all other weights
+
+    def forward(self, tokens, start=None, carry=None, passes=None, every_pass=False, slots=None):
+        c, m = self.config, slots or self.chunk
+        if slots and not c.chain:
+            raise TrmError(f"only start='shifted' predicts another number of slots than its chunk; this model has start={c.start!r}")
+        if not m < tokens.shape[1] <= self.context + self.chunk:
+            raise TrmError(f"{tokens.shape[1]} tokens do not fit a context of {self.context} and a chunk of {m}")
+        tokens = tokens[:, :-1] if c.chain else tokens
+        t, length = tokens.shape[1] - m, tokens.shape[1]  # positions of the context; all positions
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        angles = rotary_angles(length, c.d // c.heads, tokens.device) if c.positions == "rotary" else None
+        x = self.placed(self.drop(self.embedding(tokens[:, :t])), 0)  # (b, t, d)
+        if c.encode:
+            for block in self.blocks:
+                x = block(x, mask=causal[:t, :t], angles=None if angles is None else angles[:t])
+
+        def net(*states):  # (x, y, z) → z and (y, z) → y: here both read the context
+            return self.stack(x, states[-2] + states[-1], causal if c.causal else None, angles)
+
+        def refinement(state, k):
+            with_grad = torch.is_grad_enabled() and (c.gradient == "all" or k == passes - 1)
+            with torch.set_grad_enabled(with_grad):
+                return latent_recursion(net, x, *state, c.n, with_grad=1 if c.gradient == "update" else None)
+
+        passes = c.T if passes is None else passes
+        y = self.placed(self.begin(tokens, t, start), t) if carry is None else carry[0]
+        z = torch.zeros_like(y) if carry is None else carry[1]
+        states = refine(refinement, (y, z), passes)
+        y, z = states[-1]
+        logits = self.read(torch.stack([s[0] for s in states]) if every_pass else y)
+        return logits, (y.detach(), z.detach())
+
+    def placed(self, h, first):
+        """h (b, t, d) at positions first, first + 1, …"""
+        return h if self.position is None else h + self.position.weight[first : first + h.shape[1]]
+
+    def begin(self, tokens, t, start=None):
+        """Where the slots start, without positions: (b, m, d)."""
+        start = self.config.start if start is None else start
+        own = tokens[:, t:] if isinstance(start, str) else start
+        if not isinstance(start, str) or start in ("target", "shifted"):
+            return self.drop(self.embedding(own))
+        if start == "last":
+            return self.drop(self.embedding(tokens[:, t - 1 : t].expand_as(own)))
+        if start == "mask" and self.mask is None:
+            raise TrmError(f"a model with start={self.config.start!r} has no mask embedding to start from")
+        zeros = self.embedding.weight.new_zeros(*own.shape, self.config.d)
+        if start == "mask":
+            return zeros + self.mask
+        if start == "noise":  # drawn anew in training, the same in every evaluation
+            fixed = None if self.training else torch.Generator(zeros.device).manual_seed(0)
+            return self.config.noise * torch.randn(zeros.shape, generator=fixed, device=zeros.device, dtype=zeros.dtype)
+        if start != "zeros":
+            raise TrmError(f"start={start!r} is unknown; choose one of {', '.join(STARTS)}")
+        return zeros
+
+    def stack(self, x, slots, mask, angles):
+        """The blocks over [x; slots] → slots (b, m, d). In the last block only the slots are computed."""
+        t, h = x.shape[1], torch.cat([x, slots], 1)
+        for block in self.blocks[:-1]:
+            h = block(h, mask=mask, angles=angles)
+        at = slice(t, None) if t else None
+        return self.blocks[-1](h, at=at, mask=None if mask is None else mask[t:], angles=angles)
+
+    def read(self, y):
+        """Logits (…, vocab) of states (…, d)."""
+        return F.linear(self.norm(y), self.embedding.weight if self.head is None else self.head.weight)
+
+
+def slot_nll(logits, tokens):
+    """NLL in nats of each predicted token: logits (…, b, m, vocab), tokens (b, ≥ m) whose last m are the targets → (…, b, m)."""
+    targets = tokens[:, -logits.shape[-2] :].expand(logits.shape[:-1])
+    return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+
+
+def joint_nll(logits, tokens):
+    """NLL in nats of whole chunks, −log q(chunk | context): (…, b).
+
+    The sum over slots is the chain rule where a slot saw the earlier tokens of its chunk (start="shifted") and the
+    product of the slots' own distributions where it did not. It is no likelihood at all where slots start at the target."""
+    return slot_nll(logits, tokens).sum(-1)
+
+
+@torch.no_grad()
+def generate(model, tokens, length, temperature=1.0, top_k=0, seed=0):
+    """Continue tokens (b, ≥ 1) by `length`, chunk by chunk: parallel slots are drawn at once, shifted ones one after the other.
+
+    temperature 0 takes the likeliest token; top_k 0 allows all of them. The last `context` tokens are read."""
+    if model.config.start == "target":
+        raise TrmError("a model that starts at the target cannot generate: it needs the text that it is asked for")
+    if temperature < 0 or top_k < 0:
+        raise TrmError(f"temperature={temperature} and top_k={top_k} must not be negative")
+    generator = torch.Generator(tokens.device).manual_seed(seed)
+    training, m, out = model.training, model.chunk, tokens
+    model.eval()
+    while out.shape[1] < tokens.shape[1] + length:
+        window = F.pad(out[:, -model.context :], (0, m))
+        for slot in range(m) if model.config.chain else [slice(None)]:
+            logits = model(window)[0][:, slot].reshape(len(out), -1, model.embedding.num_embeddings)
+            window[:, -m:][:, slot] = draw(logits, temperature, top_k, generator).view_as(window[:, -m:][:, slot])
+        out = torch.cat([out, window[:, -m:]], 1)
+    model.train(training)
+    return out[:, : tokens.shape[1] + length]
+
+
+def draw(logits, temperature, top_k, generator):
+    """One token for each row of logits (…, vocab)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    if top_k:
+        least = logits.topk(min(top_k, logits.shape[-1]))[0][..., -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    p = logits.softmax(-1)
+    return torch.multinomial(p.flatten(0, -2), 1, generator=generator).view(p.shape[:-1])
+
+
+@torch.no_grad()
+def strip(model, tokens, passes=None):
+    """The passes of one chunk, to be read: for each pass (before the first, then after each refinement) and slot of the
+    chunk that ends `tokens` (t,), the likeliest token, its probability and the target's: dict of arrays (passes + 1, m)."""
+    training = model.training
+    model.eval()
+    p = model(tokens.unsqueeze(0), passes=passes, every_pass=True)[0][:, 0].softmax(-1)  # (passes + 1, m, vocab)
+    model.train(training)
+    best, token = p.max(-1)
+    of_target = p.gather(-1, tokens[-p.shape[1] :].expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    return {"token": token.cpu().numpy(), "probability": best.cpu().numpy(), "of_target": of_target.cpu().numpy()}
