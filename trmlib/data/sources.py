@@ -24,6 +24,7 @@ class Corpus:
     licence: str
     splits: dict[str, str] = field(default_factory=dict)  # split → file stem below the folder
     sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked text
+    lines: dict[str, int] = field(default_factory=dict)  # split → lines, for the progress bar
 
 
 CORPORA = {
@@ -41,6 +42,7 @@ CORPORA = {
                 "validation": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
                 "test": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             },
+            {"train": 36_718, "validation": 3_760, "test": 4_358},
         ),
         Corpus(  # WikiText-103's own validation text, which is also WikiText-2's, with fewer words replaced by <unk>
             "wiki-core",
@@ -54,6 +56,7 @@ CORPORA = {
                 "validation": "9aee9f52d6e77de6c7751fc5e7c44287db3ec0eaf15477098acc6b93c1c4250b",
                 "test": "56db52eb157b1ab5c89646eef70510c1eca6e12a3bfdb99f0d6b05b4eacb75b9",
             },
+            {"train": 315_717, "validation": 3_760, "test": 4_358},
         ),
         Corpus(
             "wikitext-103",
@@ -62,6 +65,7 @@ CORPORA = {
             "190 MB",
             "CC BY-SA 3.0 (Wikipedia authors; Merity et al. 2016)",
             {s: s for s in ("train", "validation", "test")},
+            lines={"train": 1_801_350, "validation": 3_760, "test": 4_358},
         ),
     ]
 }
