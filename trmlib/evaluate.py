@@ -1,10 +1,11 @@
-"""Scores of a model on a fixed batch, per blank and per pass."""
+"""Scores of a model on a fixed batch, per blank or slot and per pass."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from trmlib.data.text import UNK
+from trmlib.models.chunk import slot_nll
 
 
 @torch.no_grad()
@@ -36,3 +37,21 @@ def summarise(nll, hit, batch, unknown=(UNK,)):
         "nll_known": mean(nll, known),
         "accuracy_known": mean(hit.astype(float), known),
     }
+
+
+@torch.no_grad()
+def score_chunks(model, tokens, passes=None, every_pass=False, start=None, slots=None, chunk=128):
+    """NLL in nats and hit (0/1) of every slot of windows `tokens` (windows, t): two arrays (passes + 1, windows, m), or
+    (1, windows, m) for the last pass alone; `start` and `slots` as in `ChunkLM`, a start of tokens (windows, m) being split with them."""
+    training = model.training
+    model.eval()
+    nlls, hits = [], []
+    for i in range(0, len(tokens), chunk):
+        part = tokens[i : i + chunk]
+        own = start[i : i + chunk] if isinstance(start, torch.Tensor) else start
+        logits, _ = model(part, start=own, passes=passes, every_pass=every_pass, slots=slots)
+        logits = logits if every_pass else logits.unsqueeze(0)  # (passes + 1 or 1, b, m, vocab)
+        nlls.append(slot_nll(logits, part).cpu())
+        hits.append((logits.argmax(-1) == part[:, -logits.shape[-2] :]).cpu())
+    model.train(training)
+    return torch.cat(nlls, 1).numpy(), torch.cat(hits, 1).numpy()

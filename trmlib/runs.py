@@ -46,7 +46,7 @@ class TrainConfig:
 
     steps: int = 20_000  # optimiser steps
     batch: int = 32  # examples a step
-    lr: float = 3e-4  # learning rate, constant after warm-up
+    lr: float = 3e-4  # learning rate after warm-up
     warmup: int = 0  # steps of linear warm-up
     weight_decay: float = 0.01  # decoupled
     beta2: float = 0.999  # second-moment decay; the first is 0.9
@@ -54,6 +54,7 @@ class TrainConfig:
     n_sup: int = 1  # supervision steps a batch (N_sup), each with its own loss and optimiser step
     ema: float = 0.0  # decay of the averaged weights that are evaluated; 0 for none
     eval_every: int = 250  # steps between points of the curve; also the block that is drawn at once
+    decay_to: float = 1.0  # share of lr left at the last step, reached on half a cosine from the warm-up's end; 1: constant
 
 
 @dataclass(frozen=True)

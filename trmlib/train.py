@@ -106,6 +106,16 @@ def losses(task, weights, batch, carry):
     return loss, None if isinstance(carry, tuple) and not carry else carry
 
 
+def rate(t, done):
+    """Learning rate of the step after `done` steps: linear warm-up, then constant or half a cosine (`TrainConfig.decay_to`)."""
+    if done < t.warmup:
+        return t.lr * min(1.0, (done + 1) / t.warmup)
+    if t.decay_to == 1:
+        return t.lr
+    share = (done - t.warmup) / max(1, t.steps - 1 - t.warmup)
+    return t.lr * (t.decay_to + (1 - t.decay_to) * (1 + math.cos(math.pi * share)) / 2)
+
+
 def step(task, spec, weights, optimizer, batch, ema):
     """All supervision steps on one batch; returns the losses (S,) of the last."""
     carry, t = None, spec.train
@@ -150,7 +160,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
         torch.manual_seed(int(np.random.SeedSequence([spec.seed, block]).generate_state(1)[0]))
         total = torch.zeros(len(specs), device=device)
         for batch in stacked([task.batches(s.seed, block, n) for s in specs], device):
-            optimizer.param_groups[0]["lr"] = t.lr * min(1.0, (done + 1) / t.warmup) if t.warmup else t.lr
+            optimizer.param_groups[0]["lr"] = rate(t, done)
             total += step(task, spec, weights, optimizer, batch, ema)
             done += 1
             if progress:

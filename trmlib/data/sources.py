@@ -19,11 +19,13 @@ class Corpus:
 
     name: str
     folder: str
-    hub: tuple[str, str] | None  # repository and configuration
+    hub: tuple[str, ...] | None  # repository and, if it has several, configuration
     size: str
     licence: str
     splits: dict[str, str] = field(default_factory=dict)  # split → file stem below the folder
-    sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked text
+    sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked file
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)  # split → its part of the one text that all splits are cut from
+    hub_split: str | None = None  # what the hub calls that one text
     lines: dict[str, int] = field(default_factory=dict)  # split → lines, for the progress bar
 
 
@@ -42,7 +44,7 @@ CORPORA = {
                 "validation": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
                 "test": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             },
-            {"train": 36_718, "validation": 3_760, "test": 4_358},
+            lines={"train": 36_718, "validation": 3_760, "test": 4_358},
         ),
         Corpus(  # WikiText-103's own validation text, which is also WikiText-2's, with fewer words replaced by <unk>
             "wiki-core",
@@ -56,7 +58,7 @@ CORPORA = {
                 "validation": "9aee9f52d6e77de6c7751fc5e7c44287db3ec0eaf15477098acc6b93c1c4250b",
                 "test": "56db52eb157b1ab5c89646eef70510c1eca6e12a3bfdb99f0d6b05b4eacb75b9",
             },
-            {"train": 315_717, "validation": 3_760, "test": 4_358},
+            lines={"train": 315_717, "validation": 3_760, "test": 4_358},
         ),
         Corpus(
             "wikitext-103",
@@ -66,6 +68,17 @@ CORPORA = {
             "CC BY-SA 3.0 (Wikipedia authors; Merity et al. 2016)",
             {s: s for s in ("train", "validation", "test")},
             lines={"train": 1_801_350, "validation": 3_760, "test": 4_358},
+        ),
+        Corpus(
+            "tinyshakespeare",
+            "tinyshakespeare",
+            ("karpathy/tiny_shakespeare",),
+            "1.1 MB",
+            "public domain",
+            {s: "input" for s in ("train", "validation")},
+            {s: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed" for s in ("train", "validation")},
+            {"train": (0.0, 0.9), "validation": (0.9, 1.0)},
+            "train+validation+test",
         ),
     ]
 }
@@ -97,19 +110,26 @@ def find(name, split):
 
 def read(name, split):
     """The text of one split, checked against its known sha256 when it comes from the data root."""
-    path = find(name, split)
-    return "".join(_from_hub(name, split)["text"] if path is None else _from_disk(name, split, path))
+    path, c = find(name, split), corpus(name)
+    text = "".join(_from_hub(name, split)["text"] if path is None else _from_disk(name, split, path))
+    first, last = c.shares.get(split, (0.0, 1.0))
+    return text[int(first * len(text)) : int(last * len(text))]
 
 
 def lines(name, split):
     """As `read`, line by line with the line ends: a corpus of any size in a few megabytes of memory. Its sha256 is known,
     and a wrong one raised, only after the last line."""
     path = find(name, split)
-    if path is not None:
+    if corpus(name).shares:
+        yield from read(name, split).splitlines(keepends=True)
+    elif path is not None:
         yield from _from_disk(name, split, path)
-        return
-    for row in _from_hub(name, split, streaming=True):
-        yield from row["text"].splitlines(keepends=True)
+    else:
+        rows = _from_hub(name, split, streaming=True)
+        try:
+            yield from (row["text"] for row in rows)
+        except (OSError, RuntimeError) as e:
+            raise TrmError(f"the hub stopped answering within {name} {split} ({type(e).__name__}); run again") from None
 
 
 def _from_disk(name, split, path):
@@ -141,7 +161,7 @@ def _from_hub(name, split, **options):
     try:
         from datasets import load_dataset
 
-        return load_dataset(*c.hub, split=split, **options)
+        return load_dataset(*c.hub, split=c.hub_split or split, **options)
     except ImportError:
         raise TrmError(f"corpus {name} ({split}) not found and `datasets` is not installed; {ways}") from None
     except Exception as e:  # the hub client raises many kinds: offline, missing, rate limit

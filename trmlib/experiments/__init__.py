@@ -4,7 +4,7 @@ from importlib import import_module
 
 from trmlib.errors import TrmError
 
-EXPERIMENTS = ("masked",)
+EXPERIMENTS = ("shakespeare", "masked")
 PROFILES = ("smoke", "cpu", "full")
 
 

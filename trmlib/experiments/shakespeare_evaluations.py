@@ -1,0 +1,85 @@
+"""New measures of trained Shakespeare models: evaluations of old weights, each a record of its own."""
+
+import numpy as np
+import torch
+
+from trmlib.data import sequences
+from trmlib.errors import TrmError
+from trmlib.evaluate import score_chunks
+from trmlib.models.chunk import ChunkLM, generate, strip
+from trmlib.probe import dependency
+
+PROMPT = "ROMEO:\n"
+STARTS = ("target", "last", "zeros", "noise")  # starts that need no parameter of their own
+
+
+def leak_probe(task, model, windows=256):
+    """The dependency matrix of the chunk: how the prediction of slot i moves when the target of slot j is another character."""
+    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:windows]
+    context, targets = rows[:, : task.config.context], rows[:, task.config.context :]
+    model.eval()
+    predict = lambda targets: model(torch.cat([context, targets], 1), passes=task.passes)[0]  # noqa: E731
+    return {"as trained": dependency(predict, targets, len(task.text.table))}
+
+
+def starts(task, model):
+    """NLL on part B, after each refinement, from other starts than the trained one: {start: (passes + 1,)}.
+
+    "wrong" starts at random characters that are not the targets, "another" at the targets of another window."""
+    tokens = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))]
+    targets, symbols = tokens[:, task.config.context :], len(task.text.table)
+    shift = torch.randint(1, symbols, targets.shape, generator=torch.Generator().manual_seed(0)).to(targets.device)
+    chosen = {name: name for name in STARTS} | {"wrong": (targets + shift) % symbols, "another": targets.roll(1, 0)}
+    if model.mask is not None:
+        chosen["mask"] = "mask"
+    return {name: score_chunks(model, tokens, task.passes, every_pass=True, start=s)[0].mean((1, 2)) for name, s in chosen.items()}
+
+
+def samples(task, model, chunks=3, length=240):
+    """Text that the model writes, and the passes of some chunks of the validation text as strips of readable characters."""
+    out = {"strips": []}
+    if model.config.start != "target":
+        out["text"] = {f"{t:g}": sample(task, model, PROMPT, length, temperature=t) for t in (0.5, 0.8, 1.0)}
+    for row in np.flatnonzero(task.in_b)[:: max(1, int(task.in_b.sum()) // chunks)][:chunks]:
+        out["strips"].append(passes_strip(task, model, task.tokens[row]))
+    return out
+
+
+def passes_strip(task, model, tokens):
+    """The passes of one chunk in characters: context, target, and for each pass the likeliest characters and their probabilities."""
+    found, decode, split = strip(model, tokens, task.passes), task.text.decode, task.config.context
+    return {
+        "context": decode(tokens[:split].tolist()), "target": decode(tokens[split:].tolist()),
+        "best": [decode(t) for t in found["token"]], "probability": found["probability"], "of_target": found["of_target"],
+    }  # fmt: skip
+
+
+def sample(task, model, prompt, length=240, temperature=0.8, top_k=0, seed=0):
+    """A continuation of a prompt; what is missing of the context before it is filled from the validation text's beginning."""
+    if not prompt:
+        raise TrmError("the prompt is empty; give at least one character")
+    ids = np.concatenate([task.text.validation[: task.config.context], task.text.encode(prompt)])
+    out = generate(model, torch.from_numpy(ids)[None].to(task.device), length, temperature, top_k, seed)
+    return task.text.decode(out[0, task.config.context :].tolist())
+
+
+SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run
+GROUPED = {}  # of all seeds of an arm
+GROUP_SEEDS = (0, 1, 2, 3, 4)
+
+
+def wanted(arm, spec):
+    """The names of the evaluations that an arm takes part in."""
+    single = [] if arm == "calibration" or "(lr" in arm else ["leak_probe"]
+    if spec.model.n and " (" not in arm and arm in ("target", "mask", "last", "zeros", "noise"):
+        single.append("starts")
+    if arm in ("target", "mask", "baseline", "baseline-everywhere", "baseline-compute", "parallel", "calibration"):
+        single.append("samples")
+    return single
+
+
+def load_model(task, tensors):
+    """The model with saved weights."""
+    model = ChunkLM(task.spec.model, len(sequences.load(task.config.corpus).table), task.config.context, task.config.chunk)
+    model.load_state_dict(tensors)
+    return model.to(task.device).eval()
