@@ -4,7 +4,7 @@ from importlib import import_module
 
 from trmlib.errors import TrmError
 
-EXPERIMENTS = ("shakespeare", "masked")
+EXPERIMENTS = ("shakespeare", "masked", "capacity")
 PROFILES = ("smoke", "cpu", "full")
 
 
