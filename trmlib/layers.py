@@ -46,12 +46,14 @@ class Attention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x, queries=None, mask=None, angles=None):
+    def forward(self, x, queries=None, mask=None, angles=None, before=None):
         """x (b, t, d); queries (b, q, d), by default x; mask (q, t) or (b or 1, 1, q, t), True where attending is allowed;
-        angles (t, d / heads / 2) for rotary positions, the queries then being the last q of x."""
+        angles (t, d / heads / 2) for rotary positions, the queries then being the last q of x;
+        before (b, s, 3d): projections of positions that stand before x, which then counts s + t positions."""
         d = x.shape[-1]
         if queries is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            projected = self.qkv(x) if before is None else torch.cat([before, self.qkv(x)], 1)
+            q, k, v = projected.chunk(3, dim=-1)
         else:
             (wq, wkv), (bq, bkv) = self.qkv.weight.split((d, 2 * d)), self.qkv.bias.split((d, 2 * d))
             q = F.linear(queries, wq, bq)
@@ -75,14 +77,21 @@ class Block(nn.Module):
         self.attention = Attention(d, heads, dropout)
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
 
-    def forward(self, x, at=None, mask=None, angles=None):
-        """x (b, t, d) → (b, t, d); with `at`, positions (b, q) or a slice, only those are computed → (b, q, d)."""
-        h = self.norm1(x)
+    def prepared(self, x):
+        """What this block can compute once of positions x (b, s, d) that stay the same from call to call: `before`."""
+        return x, self.attention.qkv(self.norm1(x))
+
+    def forward(self, x, at=None, mask=None, angles=None, before=None):
+        """x (b, t, d) → (b, t, d); with `at`, positions (b, q) or a slice, only those are computed → (b, q, d);
+        with `before`, prepared positions stand before those of x → (b, s + t, d)."""
+        h, projected = self.norm1(x), None
+        if before is not None:
+            x, projected = torch.cat([before[0], x], 1), before[1]
         if at is None:
             queries = None
         else:
             x, queries = gather(x, at), gather(h, at)
-        x = x + self.attention(h, queries, mask, angles)
+        x = x + self.attention(h, queries, mask, angles, projected)
         return x + self.mlp(self.norm2(x))
 
 

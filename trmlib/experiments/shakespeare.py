@@ -17,7 +17,7 @@ NAME = "shakespeare"
 SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101, 102)
 TEST_PASSES = 6  # recursive models are read out after 0 … max(this, trained) refinements
-COMPUTE = 10  # baseline steps that cost about as much as one of the TRM (counted: tests/test_shakespeare.py)
+COMPUTE = 14  # baseline steps that cost about as much as one of the TRM (counted: tests/test_shakespeare.py)
 
 TRM = ChunkConfig()  # starts at a mask embedding
 TARGET = replace(TRM, start="target")
@@ -63,8 +63,8 @@ def grid(profile):
         calibrated = replace(calibrated, steps=40, warmup=10, eval_every=20)
         small = lambda m: replace(m, d=16, heads=2)  # noqa: E731
     elif profile == "cpu":
-        data = replace(data, stride=32, curve_windows=512)
-        train = TrainConfig(steps=1000, batch=32, lr=1e-3, weight_decay=0.1, eval_every=100)
+        data = replace(data, stride=32, curve_windows=256)
+        train = TrainConfig(steps=1200, batch=16, lr=1e-3, weight_decay=0.1, eval_every=100)
     seeds, runs = SEEDS[:2] if profile == "smoke" else SEEDS, []
 
     def arm(name, model, tier, seeds=seeds, data=data, train=train):

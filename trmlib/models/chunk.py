@@ -47,7 +47,12 @@ class ChunkConfig:
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
 
     def __post_init__(self):
-        for name, known in {"start": STARTS, "gradient": GRADIENTS, "loss_passes": ("last", "every"), "positions": ("learned", "rotary")}.items():
+        for name, known in {
+            "start": STARTS,
+            "gradient": GRADIENTS,
+            "loss_passes": ("last", "every"),
+            "positions": ("learned", "rotary"),
+        }.items():
             if getattr(self, name) not in known:
                 raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
         if self.n < 0 or self.T < 1 or self.blocks < 1:
@@ -105,15 +110,18 @@ class ChunkLM(nn.Module):
             for block in self.blocks:
                 x = block(x, mask=causal[:t, :t], angles=None if angles is None else angles[:t])
 
+        passes = c.T if passes is None else passes
+        again = passes * (c.n + 1) > 1 and len(self.blocks) > 1  # then the first block projects the context once for all calls
+        before = self.blocks[0].prepared(x) if again else None
+
         def net(*states):  # (x, y, z) → z and (y, z) → y: here both read the context
-            return self.stack(x, states[-2] + states[-1], causal if c.causal else None, angles)
+            return self.stack(x, states[-2] + states[-1], causal if c.causal else None, angles, before)
 
         def refinement(state, k):
             with_grad = torch.is_grad_enabled() and (c.gradient == "all" or k == passes - 1)
             with torch.set_grad_enabled(with_grad):
                 return latent_recursion(net, x, *state, c.n, with_grad=1 if c.gradient == "update" else None)
 
-        passes = c.T if passes is None else passes
         y = self.placed(self.begin(tokens, t, start), t) if carry is None else carry[0]
         z = torch.zeros_like(y) if carry is None else carry[1]
         states = refine(refinement, (y, z), passes)
@@ -145,11 +153,12 @@ class ChunkLM(nn.Module):
             raise TrmError(f"start={start!r} is unknown; choose one of {', '.join(STARTS)}")
         return zeros
 
-    def stack(self, x, slots, mask, angles):
-        """The blocks over [x; slots] → slots (b, m, d). In the last block only the slots are computed."""
-        t, h = x.shape[1], torch.cat([x, slots], 1)
+    def stack(self, x, slots, mask=None, angles=None, before=None):
+        """The blocks over [x; slots] → slots (b, m, d). In the last block only the slots are computed; `before` is
+        what the first block prepared of x."""
+        t, h = x.shape[1], slots if before else torch.cat([x, slots], 1)
         for block in self.blocks[:-1]:
-            h = block(h, mask=mask, angles=angles)
+            h, before = block(h, mask=mask, angles=angles, before=before), None
         at = slice(t, None) if t else None
         return self.blocks[-1](h, at=at, mask=None if mask is None else mask[t:], angles=angles)
 

@@ -1,0 +1,279 @@
+"""The chunk models against re-implementations written by hand: logits, gradients, leaks, generation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from trmlib.errors import TrmError
+from trmlib.layers import rotary_angles, rotate
+from trmlib.models.chunk import ChunkConfig, ChunkLM, draw, generate, joint_nll, slot_nll, strip
+from trmlib.probe import dependency, leaks
+from trmlib.recursion import deep_recursion
+
+VOCAB, CONTEXT, CHUNK, BATCH = 11, 6, 3, 4
+TRM = ChunkConfig(d=8, heads=2, n=2, T=2)
+CAUSAL = replace(TRM, start="shifted", encode=False, causal=True, n=0, T=1)
+ARMS = {
+    "target": replace(TRM, start="target"),
+    "mask": TRM,
+    "last": replace(TRM, start="last"),
+    "zeros": replace(TRM, start="zeros"),
+    "causal slots": replace(TRM, causal=True),
+    "untied head": replace(TRM, tied_head=False),
+    "parallel": replace(TRM, n=0, T=1),
+    "baseline": CAUSAL,
+    "reused": replace(CAUSAL, T=3),
+    "reused, no shift": replace(CAUSAL, T=3, start="target"),  # the earlier autoregressive model
+    "no encoder": replace(TRM, encode=False),
+}
+
+
+def build(config, seed=0, **sizes):
+    """A model in evaluation mode whose every parameter is random (also norms and biases)."""
+    torch.manual_seed(seed)
+    model = ChunkLM(config, **{"vocab": VOCAB, "context": CONTEXT, "chunk": CHUNK, **sizes}).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+def windows(seed=0, length=CONTEXT + CHUNK):
+    return torch.randint(VOCAB, (BATCH, length), generator=torch.Generator().manual_seed(seed))
+
+
+def reference_block(block, x, causal):
+    """The block with PyTorch's own attention over all positions."""
+    d = x.shape[-1]
+    attention = nn.MultiheadAttention(d, block.attention.heads, batch_first=True)
+    params = {
+        "in_proj_weight": block.attention.qkv.weight, "in_proj_bias": block.attention.qkv.bias,
+        "out_proj.weight": block.attention.out.weight, "out_proj.bias": block.attention.out.bias,
+    }  # fmt: skip
+    h = F.layer_norm(x, (d,), block.norm1.weight, block.norm1.bias)
+    mask = torch.full((x.shape[1],) * 2, float("-inf")).triu(1) if causal else None
+    x = x + functional_call(attention, params, (h, h, h), {"attn_mask": mask, "need_weights": False})[0]
+    h = F.layer_norm(x, (d,), block.norm2.weight, block.norm2.bias)
+    return x + block.mlp[3](F.gelu(block.mlp[0](h)))
+
+
+def reference(model, tokens, cut=None):
+    """Logits (b, m, vocab) by hand; the states are detached before update number `cut` of z and y together."""
+    c, m = model.config, CHUNK
+    inputs = tokens[:, :-1] if c.start == "shifted" else tokens
+    h = model.embedding.weight[inputs]
+    start = {
+        "mask": lambda: model.mask.expand(len(tokens), m, -1), "last": lambda: h[:, -m - 1 : -m].expand(-1, m, -1),
+        "zeros": lambda: torch.zeros(len(tokens), m, c.d),
+    }.get(c.start, lambda: h[:, -m:])()  # fmt: skip
+    places = model.position.weight
+    x, y = h[:, :-m] + places[: inputs.shape[1] - m], start + places[inputs.shape[1] - m : inputs.shape[1]]
+    z = torch.zeros_like(y)
+    if c.encode:
+        for block in model.blocks:
+            x = reference_block(block, x, causal=True)
+    update = 0
+    for _ in range(c.T):
+        for i in range(c.n + 1):
+            if update == cut:
+                y, z = y.detach(), z.detach()
+            both = torch.cat([x, y + z], 1)
+            for block in model.blocks:
+                both = reference_block(block, both, c.causal)
+            if i < c.n:
+                z = both[:, -m:]
+            else:
+                y = both[:, -m:]
+            update += 1
+    y = F.layer_norm(y, (c.d,), model.norm.weight, model.norm.bias)
+    return y @ (model.embedding if model.head is None else model.head).weight.T
+
+
+@pytest.mark.parametrize("start", ["target", "shifted"])
+def test_parameter_counts_are_the_earlier_codes(start):
+    config = ChunkConfig(start=start)
+    assert sum(p.numel() for p in ChunkLM(config, 65, 64, 2).parameters()) == 108_480
+    assert sum(p.numel() for p in ChunkLM(replace(config, d=128), 50_258, 64, 4).parameters()) == 6_838_528
+
+
+def test_a_mask_embedding_is_d_parameters_and_changes_no_other_weight():
+    counted = [sum(p.numel() for p in ChunkLM(ChunkConfig(start=s), 65, 64, 2).parameters()) for s in ("mask", "zeros")]
+    assert counted[0] - counted[1] == 64
+    torch.manual_seed(3)
+    with_mask = dict(ChunkLM(TRM, VOCAB, CONTEXT, CHUNK).named_parameters())
+    torch.manual_seed(3)
+    for name, p in ChunkLM(ARMS["target"], VOCAB, CONTEXT, CHUNK).named_parameters():
+        assert torch.equal(p, with_mask[name])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_logits_equal_the_reference(arm):
+    model, tokens = build(ARMS[arm]), windows()
+    torch.testing.assert_close(model(tokens)[0], reference(model, tokens), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gradient, cut", [("all", None), ("last", 3), ("update", 4)])
+def test_gradient_reaches_exactly_where_it_should(gradient, cut):
+    model, tokens = build(replace(TRM, gradient=gradient)), windows()  # updates z z y z z y; the last recursion begins at 3
+    params = list(model.parameters())
+    got = torch.autograd.grad(model(tokens)[0].square().sum(), params, materialize_grads=True)
+    expected = torch.autograd.grad(reference(model, tokens, cut).square().sum(), params, materialize_grads=True)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_the_models_recursion_is_deep_recursion():
+    model, tokens = build(ARMS["target"]), windows()
+    _, (y, z) = model(tokens)
+    x = model.placed(model.embedding(tokens[:, :CONTEXT]), 0)
+    for block in model.blocks:
+        x = block(x, mask=torch.ones(CONTEXT, CONTEXT, dtype=torch.bool).tril())
+    start = model.placed(model.embedding(tokens[:, CONTEXT:]), CONTEXT)
+    net = lambda *s: model.stack(x, s[-2] + s[-1])  # noqa: E731
+    expected = deep_recursion(net, x, start, torch.zeros_like(start), TRM.n, TRM.T)
+    torch.testing.assert_close((y, z), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_carried_state_goes_on_where_it_was_and_holds_no_gradient():
+    model, tokens = build(TRM), windows()
+    _, carry = model(tokens)
+    assert not any(s.requires_grad for s in carry)
+    torch.testing.assert_close(model(tokens, carry=carry)[0], model(tokens, passes=4)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_read_out_after_every_pass_equals_fewer_passes():
+    model, tokens = build(TRM), windows()
+    every = model(tokens, passes=3, every_pass=True)[0]
+    assert every.shape == (4, BATCH, CHUNK, VOCAB)
+    for k, logits in enumerate(every):
+        torch.testing.assert_close(logits, model(tokens, passes=k)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_every_position_of_a_causal_model_at_once():
+    model, tokens = build(CAUSAL), windows()
+    everywhere = model(tokens, slots=tokens.shape[1] - 1)[0]
+    assert everywhere.shape == (BATCH, CONTEXT + CHUNK - 1, VOCAB)
+    torch.testing.assert_close(everywhere[:, -CHUNK:], model(tokens)[0], atol=1e-6, rtol=1e-5)
+    shorter = model(tokens[:, :5], slots=1)[0]  # a prefix predicts the same next token
+    torch.testing.assert_close(everywhere[:, 3:4], shorter, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arm", [a for a in ARMS if a != "untied head"] + ["noise", "rotary"])
+def test_what_leaks(arm):
+    config = {"noise": replace(TRM, start="noise"), "rotary": replace(TRM, positions="rotary"), **ARMS}[arm]
+    model, tokens = build(config), windows()
+    matrix = dependency(lambda t: model(torch.cat([tokens[:, :CONTEXT], t], 1))[0], tokens[:, CONTEXT:], VOCAB)
+    found = {(i, j) for i, j, _ in leaks(matrix, "autoregressive" if config.chain else "parallel")}
+    if config.start == "target":  # on the diagonal; unmasked refinement lets every slot see all others, too
+        assert {(0, 0), (1, 1), (2, 2)} <= found
+    else:
+        assert not found
+        assert (matrix[1, 0] > 1e-3) == config.chain
+
+
+def test_another_start_may_be_named_or_be_tokens():
+    model, tokens = build(ARMS["target"]), windows()
+    torch.testing.assert_close(model(tokens, start=tokens[:, CONTEXT:])[0], model(tokens)[0])
+    zeros = build(ARMS["zeros"])
+    zeros.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(tokens, start="zeros")[0], zeros(tokens)[0])
+    assert torch.equal(model(tokens, start="noise")[0], model(tokens, start="noise")[0])  # in evaluation always the same noise
+    with pytest.raises(TrmError, match="^a model with start='target' has no mask embedding to start from$"):
+        model(tokens, start="mask")
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    angles = rotary_angles(10, 8)
+    score = lambda i, j: (rotate(q[None], angles[i : i + 1]) * rotate(k[None], angles[j : j + 1])).sum()  # noqa: E731
+    torch.testing.assert_close(score(2, 5), score(6, 9))
+    assert (score(2, 5) - score(2, 6)).abs() > 1e-3
+    assert angles[3, 0] == 3 and angles[3, 2].item() == pytest.approx(3 * 10_000**-0.5)
+    c, s = angles[2].cos(), angles[2].sin()
+    torch.testing.assert_close(rotate(q[None], angles[2:3])[0], torch.cat([q[:4] * c - q[4:] * s, q[:4] * s + q[4:] * c]))
+
+
+def test_likelihoods_by_hand():
+    logits = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])  # one chunk of two slots
+    tokens = torch.tensor([[9, 1, 0]])
+    nll = slot_nll(logits, tokens)
+    torch.testing.assert_close(nll, torch.tensor([[0.693147, 0.313262]]))
+    assert joint_nll(logits, tokens).item() == pytest.approx(1.006409, abs=1e-5)
+    torch.testing.assert_close(slot_nll(torch.stack([logits, logits]), tokens), torch.stack([nll, nll]))
+
+
+def test_the_chain_rule_sums_to_one_over_all_chunks():
+    model, context = build(CAUSAL, chunk=2), windows(length=CONTEXT)[:1]
+    pairs = torch.cartesian_prod(torch.arange(VOCAB), torch.arange(VOCAB))
+    tokens = torch.cat([context.expand(len(pairs), -1), pairs], 1)
+    assert (-joint_nll(model(tokens)[0], tokens)).exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("config", [CAUSAL, TRM], ids=["causal", "parallel"])
+def test_greedy_generation_by_hand(config):
+    model, prompt = build(config), windows(length=5)
+    text = prompt
+    for _ in range(2):
+        chunk = torch.zeros(BATCH, CHUNK, dtype=torch.long)
+        for slot in range(CHUNK):
+            best = model(torch.cat([text[:, -CONTEXT:], chunk], 1))[0].argmax(-1)
+            chunk[:, slot] = best[:, slot]
+        text = torch.cat([text, chunk], 1)
+    assert torch.equal(generate(model, prompt, 5, temperature=0), text[:, :10])
+
+
+def test_sampling_keeps_to_the_likeliest_and_to_its_seed():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(2000, 4)
+    tokens = draw(logits, 0.5, 2, torch.Generator().manual_seed(0))
+    assert set(tokens.tolist()) == {0, 1}
+    assert (tokens == 0).float().mean().item() == pytest.approx(1 / (1 + torch.tensor(-2.0).exp().item()), abs=0.03)
+    model, prompt = build(TRM), windows()
+    a, b, c = (generate(model, prompt, 6, seed=s) for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    with pytest.raises(TrmError, match="cannot generate"):
+        generate(build(ARMS["target"]), prompt, 3)
+
+
+def test_the_strip_of_passes():
+    model, tokens = build(TRM), windows()
+    found = strip(model, tokens[0])
+    p = model(tokens[:1], every_pass=True)[0][:, 0].softmax(-1)
+    assert found["token"].shape == (TRM.T + 1, CHUNK) and (found["token"] == p.argmax(-1).numpy()).all()
+    assert found["of_target"][1, 2] == pytest.approx(p[1, 2, tokens[0, CONTEXT + 2]].item())
+
+
+@pytest.mark.parametrize("arm", ["mask", "baseline"])
+def test_models_stack_under_vmap(arm):
+    models, tokens = [build(ARMS[arm], seed=s) for s in (0, 1)], torch.stack([windows(0), windows(1)])
+    params, _ = stack_module_state(models)
+    logits, _ = vmap(lambda p, t: functional_call(models[0], p, (t,)))(params, tokens)
+    for i, model in enumerate(models):
+        torch.testing.assert_close(logits[i], model(tokens[i])[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"start": "answer"}, "start='answer' is unknown; choose one of target, mask, last, zeros, noise, shifted"),
+        ({"gradient": "first"}, "gradient='first' is unknown; choose one of all, last, update"),
+        ({"T": 0}, "n=6 must be ≥ 0, T=0 and blocks=2 ≥ 1"),
+        ({"everywhere": True}, "everywhere needs start='shifted', not 'mask': other slots have no tokens to predict from"),
+    ],
+)
+def test_bad_configs_are_one_clear_line(fields, message):
+    with pytest.raises(TrmError) as e:
+        ChunkConfig(**fields)
+    assert str(e.value) == message
+
+
+def test_windows_that_do_not_fit():
+    model = build(TRM)
+    for length in (CHUNK, CONTEXT + CHUNK + 1):
+        with pytest.raises(TrmError, match=f"^{length} tokens do not fit a context of 6 and a chunk of 3$"):
+            model(windows(length=length))
+    with pytest.raises(TrmError, match="only start='shifted' predicts another number of slots"):
+        model(windows(), slots=2)

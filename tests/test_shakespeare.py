@@ -1,0 +1,236 @@
+"""Chapter 01: its grid, its task on the toy language, its evaluations, and the report on records made by hand."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trmlib import compare
+from trmlib.data import sequences
+from trmlib.evaluate import score_chunks
+from trmlib.experiments import shakespeare
+from trmlib.experiments import shakespeare_evaluations as evaluations
+from trmlib.experiments import shakespeare_report as report
+from trmlib.experiments.shakespeare import COMPUTE, Task
+from trmlib.models.chunk import slot_nll
+from trmlib.runs import TrainConfig
+from trmlib.train import Weights, costs, losses, rate, train
+
+
+def smoke(arm, model=None, data=None, **changes):
+    """The first smoke spec of an arm, with fields of its configs replaced."""
+    s = next(r.spec for r in shakespeare.grid("smoke") if r.arm == arm)
+    return replace(s, model=replace(s.model, **model or {}), data=replace(s.data, **data or {}), train=replace(s.train, **changes))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+def test_every_run_of_the_grid_is_one_of_its_own(profile):
+    runs = shakespeare.grid(profile)
+    assert len({r.spec.hash for r in runs}) == len(runs)
+    assert [r.arm for r in runs if r.spec.seed == 0][:3] == ["target", "baseline", "mask"]
+    named = {arm for a, b, _ in report.PRIMARY for arm in (a, b)} | {arm for g in report.GRIDS.values() for arm in g.values()}
+    assert named <= {r.arm for r in runs}
+
+
+def test_full_scale_is_the_earlier_codes():
+    runs = {r.arm: r.spec for r in shakespeare.grid("full") if r.spec.seed == 0}
+    t = runs["target"].train
+    assert t.steps == 5 * ((1_003_854 - 66) // 128) and (t.lr, t.weight_decay, t.clip, t.batch) == (3e-4, 0.1, 1.0, 128)
+    assert runs["mask-sup-4"].train.n_sup * runs["mask-sup-4"].train.steps == pytest.approx(t.steps, abs=4)
+
+
+def test_equal_compute_is_counted():
+    full = {r.arm: r.spec for r in shakespeare.grid("full")}
+
+    def flops(arm):
+        s = full[arm]
+        s = replace(s, data=replace(s.data, corpus="toy-language", stretches=8), train=replace(s.train, batch=1))
+        task = Task(s)
+        return costs(task, s, Weights([task.model()], torch.device("cpu")), torch.device("cpu"))[0]
+
+    assert flops("mask") / flops("baseline") == pytest.approx(COMPUTE, rel=0.05)
+
+
+def test_loss_is_the_mean_over_the_chunk_or_over_every_position():
+    for arm, slots in (("baseline", None), ("baseline-everywhere", 17)):
+        task = Task(smoke(arm, {"dropout": 0.0}))
+        torch.manual_seed(0)
+        model, (batch,) = task.model(), task.batches(0, 0, 1)
+        logits, _ = model(batch["tokens"], slots=slots)
+        assert torch.equal(task.loss(model, batch, None)[0], slot_nll(logits, batch["tokens"]).mean())
+        assert logits.shape[1] == (slots or 2)
+
+
+def test_supervision_steps_carry_the_state_on():
+    task = Task(smoke("mask-sup-4", {"dropout": 0.0}))
+    torch.manual_seed(0)
+    weights, (batch,) = Weights([task.model()], torch.device("cpu")), task.batches(0, 0, 1)
+    _, carry = losses(task, weights, batch, None)
+    second, _ = losses(task, weights, batch, carry)
+    logits, _ = weights.model(batch["tokens"], passes=6)
+    torch.testing.assert_close(second[0], slot_nll(logits, batch["tokens"]).mean())
+    assert task.passes == 12
+
+
+def test_seeds_together_as_one_by_one():
+    specs = [replace(smoke("mask", {"dropout": 0.0}), seed=s) for s in (0, 1)]
+    task, models = Task(specs[0]), []
+    for s in specs:
+        torch.manual_seed(s.seed)
+        models.append(task.model())
+    (batch,) = task.batches(0, 0, 1)
+    alone = [losses(task, Weights([m], torch.device("cpu")), batch, None)[0].item() for m in models]
+    together, _ = losses(task, Weights(models, torch.device("cpu")), {"tokens": torch.stack([batch["tokens"]] * 2)}, None)
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_scores_by_hand(tmp_path, store):
+    spec = smoke("baseline", steps=8)
+    task = Task(spec)
+    (record,) = train(task, [spec], store)
+    torch.manual_seed(0)
+    model = task.model()
+    result = task.final(model)
+    nll = score_chunks(model, task.tokens)[0][0]
+    rows = task.in_b
+    assert result["metrics"]["nll_b"] == pytest.approx(nll[rows].mean()) and result["metrics"]["joint_b"] == pytest.approx(
+        2 * nll[rows].mean()
+    )
+    own = score_chunks(model, task.tokens_own)[0][0]
+    assert result["metrics"]["nll_split_b"] == pytest.approx(own[rows].mean()) and not np.allclose(own, nll)
+    by = result["detail"]["by_article"]
+    weights = by["characters"] * by["part_b"]
+    assert (by["nll"] * weights).sum() / weights.sum() == pytest.approx(nll[rows].mean())
+    assert set(record["curve"]) == {"step", "train_loss", "nll", "accuracy", "nll_split"} and record["curve"]["step"] == [8]
+
+
+def test_a_leak_is_learnt_and_seen_and_does_not_survive_another_start(store):
+    spec = smoke("target", {"n": 1, "T": 1, "dropout": 0.0, "d": 32}, steps=150, lr=1e-2, batch=32, eval_every=150)
+    task = Task(spec)
+    (record,) = train(task, [spec], store)
+    assert record["metrics"]["nll_b"] < 0.1
+    model = evaluations.load_model(task, {k: v for k, v in weights_of(store, spec).items()})
+    matrix = evaluations.leak_probe(task, model)["as trained"]
+    assert matrix.diagonal().min() > 0.5
+    starts = evaluations.starts(task, model)
+    assert (
+        starts["target"][-1] == pytest.approx(record["metrics"]["nll_b"], abs=1e-5) and starts["wrong"][-1] > 3 and starts["zeros"][-1] > 1
+    )
+
+
+def weights_of(store, spec):
+    from safetensors.torch import load_file
+
+    return load_file(store.weights(f"{spec.hash}.cpu.fp32"))
+
+
+def test_samples_are_text_and_strips_name_their_chunk():
+    task = Task(smoke("mask"))
+    torch.manual_seed(0)
+    out = evaluations.samples(task, task.model(), chunks=2, length=20) if set(evaluations.PROMPT) <= set(task.text.table) else None
+    assert out is None or len(out["strips"]) == 2
+    text = evaluations.sample(task, task.model(), "the", 10, temperature=0)
+    assert text.startswith("the") and len(text) == 13 and set(text) <= set(task.text.table)
+    strip = evaluations.passes_strip(task, task.model(), task.tokens[0])
+    assert strip["context"] + strip["target"] == task.text.decode(task.tokens[0].tolist())
+    cells = report.strip_cells(strip)
+    assert list(cells.iloc[:, 0]) == ["start", "pass 1", "pass 2", "pass 3", "target"] and cells.shape == (5, 3)
+
+
+def test_cosine_ends_at_its_share_and_the_default_is_constant():
+    t = TrainConfig(steps=11, lr=1.0, warmup=2, decay_to=0.1)
+    rates = [rate(t, done) for done in range(11)]
+    assert rates[:3] == [0.5, 1.0, 1.0] and rates[10] == pytest.approx(0.1) and rates[6] == pytest.approx(0.55)
+    assert [rate(TrainConfig(lr=3e-4, warmup=4), done) for done in (0, 1, 3, 4, 9)] == [3e-4 * 0.25, 3e-4 * 0.5, 3e-4, 3e-4, 3e-4]
+
+
+# ---------------------------------------------------------------- the report, on records made by hand
+
+STEPS = [250, 500]
+
+
+def row(arm, seed, nll, split=4.0, **more):
+    detail = {"by_article": {"nll": [nll, nll, nll], "characters": [10, 30, 20], "part_b": [0, 1, 1]}, "by_pass": {"nll_b": [nll + 1, nll]}}
+    record = {"curve": {"step": STEPS, "nll": [nll + 1, nll], "nll_split": [split, split + 1]}, "detail": detail, "profile": "full",
+              "experiment": "shakespeare", "digest": f"{arm}{seed}"}  # fmt: skip
+    return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": "recorded", "steps": 500, "nll_b": nll, "joint_b": 2 * nll, "nll_split_b": split + 1,
+            "parameters": 10, "train_flops": 10**15, "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.0, "device": "cpu", "precision": "fp32",
+            "record": record, **more}  # fmt: skip
+
+
+def frame(**arms):
+    return pd.DataFrame([row(arm, s, v) for arm, values in arms.items() for s, v in enumerate(values)])
+
+
+BASE = np.array([1.80, 1.82, 1.78, 1.81, 1.79])
+JITTER = np.array([0.001, -0.001, 0.002, 0.0, -0.002])
+
+
+def test_verdicts():
+    leak = JITTER + 0.01
+    assert report.verdict(frame(baseline=BASE, target=leak))[0] == "open"
+    word, effect = report.verdict(frame(baseline=BASE, target=leak, mask=BASE + 0.05 + JITTER))
+    assert word == "artefact (of starting at the target)" and effect.estimate == pytest.approx(math.expm1(0.05), abs=1e-4)
+    assert report.verdict(frame(baseline=BASE, target=leak, mask=BASE - 0.2 + JITTER))[0] == "not reproduced"  # better, but not by 98 %
+    same = frame(baseline=BASE, target=BASE + JITTER, mask=BASE + JITTER)
+    assert report.verdict(same)[0] == "not reproduced"  # without an effect to restore there is no artefact
+
+
+def test_ladder_changes_one_thing_at_a_time():
+    df = frame(baseline=BASE, target=JITTER + 0.01, mask=BASE + 0.05 + JITTER)
+    steps = report.ladder(df)
+    assert steps.baseline.tolist() == pytest.approx([math.exp(5), math.exp(1.8), math.exp(5), math.exp(1.8)])
+    assert steps.trm.tolist() == pytest.approx([math.exp(5), math.exp(0.01), math.exp(5), math.exp(1.85)])
+    assert report.ladder(frame(baseline=BASE)).effect.isna().all()
+
+
+def test_two_tables_explain_the_number_only_where_it_lies():
+    df = pd.DataFrame([row("baseline", s, v, split=math.log(55.08) + j) for s, (v, j) in enumerate(zip(BASE, 5 * JITTER, strict=True))])
+    found = report.two_tables(df)
+    assert (
+        found["verdict"] == "explained by the two tables"
+        and found["best"] == pytest.approx(55.08)
+        and found["one"] == pytest.approx(math.exp(1.8))
+    )
+    half = 2.776445 * np.std(5 * JITTER, ddof=1) * math.sqrt(1.2)
+    assert found["high"] == pytest.approx(55.08 * math.exp(half), rel=1e-5)
+    assert (
+        report.two_tables(pd.DataFrame([row("baseline", s, v, split=3.0 + j) for s, (v, j) in enumerate(zip(BASE, JITTER, strict=True))]))[
+            "verdict"
+        ]
+        == "open"
+    )
+
+
+def test_calibration_is_reached_when_the_published_loss_is_not_below_the_interval():
+    estimates = 1.90 + 10 * JITTER
+    df = pd.DataFrame([row("calibration", s, 1.9, estimate=e, estimate_sd=0.02) for s, e in enumerate(estimates)])
+    found = report.calibration(df)
+    assert found["mean"] == pytest.approx(1.9) and found["reached"]
+    assert not report.calibration(df.assign(estimate=2.1 + JITTER))["reached"]
+    assert report.calibration(frame(baseline=BASE)) is None
+
+
+def test_curves_over_compute_and_grids():
+    df = frame(mask=BASE, **{"n-1": BASE + 0.1})
+    flops, mean, *_ = report.flops_bands(df, ["mask"])["mask"]
+    assert flops.tolist() == [500, 1000] and mean[1] == pytest.approx(math.exp(1.8))
+    values, mean, low, high = report.series(df, report.GRIDS["latent updates n"])
+    assert (
+        values == [1, 6] and mean.tolist() == pytest.approx([math.exp(1.9), math.exp(1.8)]) and (low < mean).all() and (mean < high).all()
+    )
+    assert report.chunk_series(df) == {}
+
+
+def test_crossed_effect_weighs_characters_of_part_b():
+    df = frame(baseline=BASE, mask=BASE + 0.1)
+    assert compare.crossed_effect(df, "mask", "baseline", of="characters").estimate == pytest.approx(math.expm1(0.1))
+
+
+def test_toy_windows_are_shared_by_all_arms():
+    seen = Counter(tuple(Task(smoke(arm)).batches(0, 0, 1)[0]["tokens"].flatten().tolist()) for arm in ("mask", "baseline", "zeros"))
+    assert len(seen) == 1 and sequences.load("toy-language") is sequences.load("toy-language")
