@@ -224,7 +224,10 @@ def test_turns_at_the_same_example_whatever_the_size_refute_the_law():
 
 def test_the_published_number_stays_open_and_a_shape_makes_a_candidate():
     assert report.ppl_verdict(law_frame(lambda n, s: None)) == ("open", [], [])
-    rows = [row("leaking 0.1M", s, 0.1, np.linspace(1, 0, 40), 100, nll_last=list(curve_with_turn(9)), nll_constant=list(curve_with_turn(None))) for s in range(5)]
+    rows = [
+        row("leaking 0.1M", s, 0.1, np.linspace(1, 0, 40), 100, nll_last=list(curve_with_turn(9)), nll_constant=list(curve_with_turn(None)))
+        for s in range(5)
+    ]
     word, tested, names = report.ppl_verdict(pd.DataFrame(rows))
     assert word == "open, with a candidate" and tested == ["start mismatch"] and names == ["leaking 0.1M scored from last"]
 

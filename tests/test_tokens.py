@@ -49,7 +49,7 @@ def test_words_by_hand(corpus):
 
 def test_every_byte_is_counted(corpus):
     """With all words, or with byte-pair pieces, the tokens' bytes add up to the text's."""
-    for kind, vocab in (("words", 15), ("pieces", 261)):
+    for kind, vocab in (("words", 16), ("pieces", 261)):
         t, train = tokens.tokeniser("tiny", kind, vocab), tokens.load("tiny", "train", kind, vocab)
         assert tokens.text_bytes(t, np.asarray(train.ids)) == train.bytes
     t = tokens.tokeniser("tiny", "words", 8)
@@ -124,7 +124,7 @@ def test_a_damaged_tokeniser_says_so(corpus):
 
 
 def test_bad_vocabularies(corpus):
-    assert error(tokens.tokeniser, "tiny", "words", 99) == "vocabulary of 99 is too large: the text allows 12 words (+ 3 special tokens)"
+    assert error(tokens.tokeniser, "tiny", "words", 99) == "vocabulary of 99 is too large: the text allows 13 words (+ 3 special tokens)"
     assert "too large: the text allows" in error(tokens.tokeniser, "tiny", "pieces", 5000)
     assert error(tokens.tokeniser, "tiny", "words", 3) == "vocabulary of 3 is too small for words: 3 of it are fixed"
     assert not list(tokens.folder().glob("*"))  # nothing is left behind

@@ -254,7 +254,7 @@ def turn(nll, margin=MARGIN, window=5):
 
     The curve is smoothed by the median of `window` points (fewer at its ends); its noise is 1.4826 times the median distance from
     the smoothed curve. It turned if the smoothed curve *ends* above its lowest point by more than `margin` and more than
-    three times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
+    five times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
     """
     nll = np.nan_to_num(np.asarray(nll, float), nan=np.inf, posinf=np.inf)
     if nll.ndim != 1 or len(nll) < 2 * window:
@@ -264,7 +264,7 @@ def turn(nll, margin=MARGIN, window=5):
     finite = np.isfinite(nll) & np.isfinite(smooth)
     noise = 1.4826 * np.median(np.abs(nll - smooth)[finite]) if finite.any() else 0.0
     low = int(smooth.argmin())
-    return low if smooth[-1] - smooth[low] > max(margin, 3 * noise) else None
+    return low if smooth[-1] - smooth[low] > max(margin, 5 * noise) else None
 
 
 def censored_line(x, y, censored, level=0.95, resolution=0.02):

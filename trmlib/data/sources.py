@@ -178,7 +178,11 @@ def check(name):
     """One row a split: is it below the data root, and whole?"""
     rows = []
     for split in corpus(name).splits:
-        path, ok, state = None, False, "not below a data root; " + (f"the hub is asked on first use ({corpus(name).size})" if corpus(name).hub else "not on the hub")
+        path, ok, state = (
+            None,
+            False,
+            "not below a data root; " + (f"the hub is asked on first use ({corpus(name).size})" if corpus(name).hub else "not on the hub"),
+        )
         try:
             path = find(name, split)
             if path is not None:

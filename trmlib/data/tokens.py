@@ -93,7 +93,9 @@ def byte_pair(model):
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise TrmError("text can only be cut into pieces with the `tokenizers` package: install it, or bring data/cache/tokens along") from None
+        raise TrmError(
+            "text can only be cut into pieces with the `tokenizers` package: install it, or bring data/cache/tokens along"
+        ) from None
     return Tokenizer.from_str(model)
 
 
@@ -109,12 +111,12 @@ def learn(kind, vocab, lines):
         size = [0, 0, 2, *(len(w.encode()) + 1 for w in names)]  # a word and a space; a line's first space and its end
     else:
         try:
-            from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+            from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         except ImportError:
             raise TrmError("byte-pair pieces are learnt with the `tokenizers` package, which is not installed") from None
         byte_level = pre_tokenizers.ByteLevel
         t = Tokenizer(models.BPE())
-        t.pre_tokenizer = byte_level(add_prefix_space=False)
+        t.pre_tokenizer, t.decoder = byte_level(add_prefix_space=False), decoders.ByteLevel()
         alphabet = sorted(byte_level.alphabet())
         trainer = trainers.BpeTrainer(vocab_size=vocab - len(special), initial_alphabet=alphabet, show_progress=False)
         t.train_from_iterator(lines, trainer)
@@ -194,7 +196,11 @@ def encoded(t, lines, size=2_000):
     while block := list(islice(lines, size)):
         parts = t.encode(block)
         first = np.cumsum([0, *map(len, parts)])
-        yield np.concatenate(parts), [int(first[i]) for i, line in enumerate(block) if HEADING.match(line)], sum(len(s.encode()) for s in block)
+        yield (
+            np.concatenate(parts),
+            [int(first[i]) for i, line in enumerate(block) if HEADING.match(line)],
+            sum(len(s.encode()) for s in block),
+        )
 
 
 def write(path, corpus, split, kind, vocab):
@@ -235,7 +241,9 @@ def read(path):
         return Tokens(ids, np.array(d["articles"]), d["bytes"], d["fingerprint"])
     except (ValueError, KeyError, TypeError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) else e
-        raise TrmError(f"token file {path} is damaged ({reason}); delete it and {header.name}, both are made again from the corpus") from None
+        raise TrmError(
+            f"token file {path} is damaged ({reason}); delete it and {header.name}, both are made again from the corpus"
+        ) from None
 
 
 class Fingerprint:
