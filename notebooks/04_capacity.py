@@ -144,7 +144,7 @@ plt.show()
 # ## The law, on one axis
 #
 # Validation perplexity against windows seen *per parameter*. If the law held, every size would turn at 1. A curve *turns* if,
-# smoothed by the median of five points, it ends above its lowest point by more than 2 % and more than five times its noise;
+# smoothed by the median of five points, it ends above its lowest point by more than 2 % and more than four times its noise;
 # otherwise its turn is *censored* at its end.
 
 # %%

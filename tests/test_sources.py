@@ -109,7 +109,10 @@ def test_root_may_start_with_a_tilde(root, monkeypatch):
 
 
 def test_unknown_corpus_lists_the_known():
-    assert error(sources.read, "wikitext-3", "train") == "unknown corpus 'wikitext-3'; known: wikitext-2, wiki-core, wikitext-103, tinyshakespeare"
+    assert (
+        error(sources.read, "wikitext-3", "train")
+        == "unknown corpus 'wikitext-3'; known: wikitext-2, wiki-core, wikitext-103, tinyshakespeare"
+    )
 
 
 def test_corpus_without_hub_says_where_to_put_it(root):

@@ -252,19 +252,19 @@ def band(values, level=0.95):
 def turn(nll, margin=MARGIN, window=5):
     """Where a learning curve (k,) turns for the worse for good: the index of its lowest point, or None if it does not.
 
-    The curve is smoothed by the median of `window` points (fewer at its ends); its noise is 1.4826 times the median distance from
-    the smoothed curve. It turned if the smoothed curve *ends* above its lowest point by more than `margin` and more than
-    five times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
+    The curve is smoothed by the median of `window` points (fewer at its ends); its noise is the standard deviation of a
+    point, from the differences of neighbours (1.4826 / √2 times their median absolute deviation). It turned if the smoothed curve *ends* above its lowest point by more than `margin` and more than
+    four times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
     """
     nll = np.nan_to_num(np.asarray(nll, float), nan=np.inf, posinf=np.inf)
     if nll.ndim != 1 or len(nll) < 2 * window:
         raise TrmError(f"a curve of shape {nll.shape} is too short to say where it turns; expected at least {2 * window} points")
     half = window // 2
     smooth = np.array([np.median(nll[max(0, i - half) : i + half + 1]) for i in range(len(nll))])
-    finite = np.isfinite(nll) & np.isfinite(smooth)
-    noise = 1.4826 * np.median(np.abs(nll - smooth)[finite]) if finite.any() else 0.0
+    jumps = np.diff(nll[np.isfinite(nll)])
+    noise = 1.4826 / math.sqrt(2) * np.median(np.abs(jumps - np.median(jumps))) if len(jumps) else 0.0
     low = int(smooth.argmin())
-    return low if smooth[-1] - smooth[low] > max(margin, 5 * noise) else None
+    return low if smooth[-1] - smooth[low] > max(margin, 4 * noise) else None
 
 
 def censored_line(x, y, censored, level=0.95, resolution=0.02):
