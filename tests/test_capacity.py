@@ -62,7 +62,7 @@ def test_hashes_of_a_grid_are_distinct():
 
 def test_unused_rows_change_the_parameters_and_nothing_else(store):
     plain, padded = smoke("TRM 0.1M"), smoke("TRM 0.1M (unused rows)")
-    a, b = (run(replace(s, train=replace(s.train, steps=15)), store) for s in (plain, padded))
+    a, b = (run(replace(s, train=replace(s.train, steps=10)), store) for s in (plain, padded))
     assert b["parameters"] - a["parameters"] == padded.data.unused_rows * plain.model.d
     assert b["train_flops"] == a["train_flops"]
     np.testing.assert_allclose(b["curve"]["nll"], a["curve"]["nll"], atol=1e-5)
@@ -94,8 +94,8 @@ def test_metrics_by_hand():
 
 def test_batches_follow_from_the_step():
     task = capacity.Task(smoke("TRM 0.1M"))
-    whole = [b["tokens"] for block in (0, 1) for b in task.batches(0, block, 5)]
-    assert torch.equal(torch.stack(whole[5:]), torch.stack([b["tokens"] for b in task.batches(0, 1, 5)]))
+    whole = [b["tokens"] for block in (0, 1) for b in task.batches(0, block, 2)]
+    assert torch.equal(torch.stack(whole[2:]), torch.stack([b["tokens"] for b in task.batches(0, 1, 2)]))
     starts = torch.stack(whole).flatten(0, 1)
     assert len({tuple(w.tolist()) for w in starts}) > 0.9 * len(starts)
 
@@ -270,7 +270,7 @@ def test_runs_under_way_are_read_from_their_checkpoints(store):
     path.write_bytes(save({"w": torch.zeros(1)}, {"trm": json.dumps(meta)}))
     path.with_name(f"{'0' * 16}.cpu.fp32.safetensors").write_bytes(b"broken")
     (found,) = report.under_way(store, "smoke").to_dict("records")
-    assert (found["arm"], found["seed"], found["done"], found["steps"], found["nll"]) == ("TRM 0.1M", 0, 10, 40, [4.5, 4.25])
+    assert (found["arm"], found["seed"], found["done"], found["steps"], found["nll"]) == ("TRM 0.1M", 0, 10, 20, [4.5, 4.25])
 
 
 def test_everything_is_empty_without_records(store):

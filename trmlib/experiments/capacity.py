@@ -129,7 +129,7 @@ def wide_as(model, d):
 def length(model, data, smoke=False):
     """The earlier run's training at a constant rate, until the model has seen TIMES as many windows as it has parameters."""
     if smoke:
-        return TrainConfig(steps=40, batch=8, lr=1e-3, eval_every=5)
+        return TrainConfig(steps=20, batch=8, lr=1e-3, eval_every=2)
     steps = TIMES * parameters(model, data) / 32
     block = 250 * max(1, int(steps // 25_000))  # about a hundred points for the larger ones
     return TrainConfig(steps=math.ceil(steps / block) * block, lr=1e-4, eval_every=block)
