@@ -22,7 +22,7 @@
 # | perplexity 1.01 on Shakespeare, against 55 for a plain model | 01, planned |
 # | 16.1 % lower perplexity when two masked words are refined together | **02_masked** |
 # | thinking time does not help left to right | 03, planned |
-# | one parameter learns one example of WikiText-103 | 04, planned |
+# | one parameter learns one example of WikiText-103 | **04_capacity** |
 # | random starts and random recursion counts help on Sudoku | 05, planned |
 #
 # This report implements each system, measures it again with matched controls and several seeds, and says for each claim

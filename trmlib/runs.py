@@ -55,6 +55,8 @@ class TrainConfig:
     ema: float = 0.0  # decay of the averaged weights that are evaluated; 0 for none
     eval_every: int = 250  # steps between points of the curve; also the block that is drawn at once
     decay_to: float = 1.0  # share of lr left at the last step, reached on half a cosine from the warm-up's end; 1: constant
+    forget_every: int = 0  # steps after which AdamW's moments are dropped, as by a resume that does not restore them; 0 for never
+    weights: str = "fp32"  # what the weights themselves are rounded to after each step: fp32 (not at all), bf16 or fp16
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 
 from trmlib.errors import TrmError
 
@@ -247,3 +247,52 @@ def band(values, level=0.95):
     n, mean = len(values), values.mean(0)
     half = t_value(level, n - 1) * values.std(0, ddof=1) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def turn(nll, margin=MARGIN, window=5):
+    """Where a learning curve (k,) turns for the worse for good: the index of its lowest point, or None if it does not.
+
+    The curve is smoothed by the median of `window` points (fewer at its ends); its noise is the standard deviation of a
+    point, from the differences of neighbours (1.4826 / √2 times their median absolute deviation). It turned if the smoothed curve *ends* above its lowest point by more than `margin` and more than
+    four times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
+    """
+    nll = np.nan_to_num(np.asarray(nll, float), nan=np.inf, posinf=np.inf)
+    if nll.ndim != 1 or len(nll) < 2 * window:
+        raise TrmError(f"a curve of shape {nll.shape} is too short to say where it turns; expected at least {2 * window} points")
+    half = window // 2
+    smooth = np.array([np.median(nll[max(0, i - half) : i + half + 1]) for i in range(len(nll))])
+    jumps = np.diff(nll[np.isfinite(nll)])
+    noise = 1.4826 / math.sqrt(2) * np.median(np.abs(jumps - np.median(jumps))) if len(jumps) else 0.0
+    low = int(smooth.argmin())
+    return low if smooth[-1] - smooth[low] > max(margin, 4 * noise) else None
+
+
+def censored_line(x, y, censored, level=0.95, resolution=0.02):
+    """y = c + b (x − mean x) where some y (n,) are only known to be larger than given (`censored`): b and c as Effects.
+
+    Normal errors, maximum likelihood (Tobit); their standard deviation is no smaller than `resolution`. Intervals are Wald's with
+    t quantiles of n − 2 degrees of freedom. None where fewer than two different x have an uncensored y: then there is no line.
+    """
+    x, y, censored = np.asarray(x, float), np.asarray(y, float), np.asarray(censored, bool)
+    if not x.shape == y.shape == censored.shape or x.ndim != 1:
+        raise TrmError(f"x, y and censored have shapes {x.shape}, {y.shape} and {censored.shape}; expected three lists of one length")
+    if len(set(x[~censored])) < 2 or len(x) < 4:
+        return None
+    centred = x - x.mean()
+
+    def loss(p):
+        sd = max(math.exp(p[2]), resolution)
+        z = (y - p[0] - p[1] * centred) / sd
+        return -np.where(censored, stats.norm.logsf(z), stats.norm.logpdf(z) - math.log(sd)).sum()
+
+    b, c = np.polyfit(centred, y, 1)
+    p = minimize(loss, [c, b, math.log(max(np.std(y - c - b * centred), 2 * resolution))], method="Nelder-Mead",
+                 options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 10_000}).x  # fmt: skip
+    h = 1e-3
+    steps, hessian = np.eye(2) * h, np.zeros((2, 2))  # of c and b, at the fitted spread
+    at = lambda d: loss([p[0] + d[0], p[1] + d[1], p[2]])  # noqa: E731
+    for i, j in np.ndindex(2, 2):
+        u, v = steps[i], steps[j]
+        hessian[i, j] = (at(u + v) - at(u - v) - at(v - u) + at(-u - v)) / (4 * h * h)
+    variance = np.diag(np.linalg.inv(hessian))
+    return tuple(t_effect(p[k], max(float(variance[k]), 0.0), len(x) - 2, len(x), level) for k in (1, 0))

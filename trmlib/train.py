@@ -27,6 +27,7 @@ from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ROUNDINGS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Task(Protocol):
@@ -84,8 +85,10 @@ class Weights:
         """The fp32 model of copy i, with averaged weights if there are any."""
         return self.point(self.scored, self.w.detach() if ema is None else ema, i)
 
-    def update(self, optimizer):
+    def update(self, optimizer, rounding="fp32"):
         optimizer.step()
+        if rounding != "fp32":  # no full copy is kept, unlike in a run of low precision
+            self.w.data.copy_(self.w.data.to(ROUNDINGS[rounding]))
         if self.low.dtype != self.w.dtype:
             self.low.copy_(self.w.detach())
 
@@ -125,7 +128,7 @@ def step(task, spec, weights, optimizer, batch, ema):
         g = torch.cat([g.reshape(len(weights.w), -1) for g in grads], 1, out=weights.w.grad)
         if t.clip:
             g.mul_((t.clip / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
-        weights.update(optimizer)
+        weights.update(optimizer, t.weights)
         if ema is not None:
             ema.lerp_(weights.w.detach(), 1 - t.ema)
     return loss.detach()
@@ -161,6 +164,8 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
         total = torch.zeros(len(specs), device=device)
         for batch in stacked([task.batches(s.seed, block, n) for s in specs], device):
             optimizer.param_groups[0]["lr"] = rate(t, done)
+            if t.forget_every and done and done % t.forget_every == 0:
+                optimizer.state.clear()
             total += step(task, spec, weights, optimizer, batch, ema)
             done += 1
             if progress:

@@ -26,6 +26,7 @@ class Corpus:
     sha256: dict[str, str] = field(default_factory=dict)  # split → sha256 of the unpacked file
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)  # split → its part of the one text that all splits are cut from
     hub_split: str | None = None  # what the hub calls that one text
+    lines: dict[str, int] = field(default_factory=dict)  # split → lines, for the progress bar
 
 
 CORPORA = {
@@ -43,6 +44,30 @@ CORPORA = {
                 "validation": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
                 "test": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             },
+            lines={"train": 36_718, "validation": 3_760, "test": 4_358},
+        ),
+        Corpus(  # WikiText-103's own validation text, which is also WikiText-2's, with fewer words replaced by <unk>
+            "wiki-core",
+            "wiki-core",
+            None,
+            "28 MB",
+            "CC BY-SA 3.0 (Wikipedia authors; Merity et al. 2016)",
+            {"train": "train", "validation": "wikitext-103-validation", "test": "wikitext-103-test"},
+            {
+                "train": "af98cb5dbd7eb6821d65a11edb645b7f34f3207c711f83af8330efb1e69ac246",
+                "validation": "9aee9f52d6e77de6c7751fc5e7c44287db3ec0eaf15477098acc6b93c1c4250b",
+                "test": "56db52eb157b1ab5c89646eef70510c1eca6e12a3bfdb99f0d6b05b4eacb75b9",
+            },
+            lines={"train": 315_717, "validation": 3_760, "test": 4_358},
+        ),
+        Corpus(
+            "wikitext-103",
+            "wikitext-103",
+            ("Salesforce/wikitext", "wikitext-103-v1"),
+            "190 MB",
+            "CC BY-SA 3.0 (Wikipedia authors; Merity et al. 2016)",
+            {s: s for s in ("train", "validation", "test")},
+            lines={"train": 1_801_350, "validation": 3_760, "test": 4_358},
         ),
         Corpus(
             "tinyshakespeare",
@@ -86,28 +111,48 @@ def find(name, split):
 def read(name, split):
     """The text of one split, checked against its known sha256 when it comes from the data root."""
     path, c = find(name, split), corpus(name)
-    text = _from_hub(name, split) if path is None else _from_disk(name, split, path)
+    text = "".join(_from_hub(name, split)["text"] if path is None else _from_disk(name, split, path))
     first, last = c.shares.get(split, (0.0, 1.0))
     return text[int(first * len(text)) : int(last * len(text))]
 
 
+def lines(name, split):
+    """As `read`, line by line with the line ends: a corpus of any size in a few megabytes of memory. Its sha256 is known,
+    and a wrong one raised, only after the last line."""
+    path = find(name, split)
+    if corpus(name).shares:
+        yield from read(name, split).splitlines(keepends=True)
+    elif path is not None:
+        yield from _from_disk(name, split, path)
+    else:
+        rows = _from_hub(name, split, streaming=True)
+        try:
+            yield from (row["text"] for row in rows)
+        except (OSError, RuntimeError) as e:
+            raise TrmError(f"the hub stopped answering within {name} {split} ({type(e).__name__}); run again") from None
+
+
 def _from_disk(name, split, path):
+    whole, expected, at = hashlib.sha256(), corpus(name).sha256.get(split), 0
     try:
-        raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        with lzma.open(path) if path.suffix == ".xz" else open(path, "rb") as f:
+            for line in f:
+                whole.update(line)
+                yield line.decode("utf-8")
+                at += len(line)
     except (lzma.LZMAError, EOFError) as e:
         raise TrmError(f"{path} is truncated or corrupt ({e}); delete it and fetch it again") from None
     except OSError as e:
         raise TrmError(f"cannot read {path}: {e.strerror}") from None
-    digest, expected = hashlib.sha256(raw).hexdigest(), corpus(name).sha256.get(split)
-    if expected and digest != expected:
-        raise TrmError(f"{path} has sha256 {digest[:12]}…, expected {expected[:12]}… for {name} {split}; delete it and fetch it again")
-    try:
-        return raw.decode("utf-8")
     except UnicodeDecodeError as e:
-        raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from None
+        raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {at + e.start})") from None
+    if expected and whole.hexdigest() != expected:
+        raise TrmError(
+            f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {name} {split}; delete it and fetch it again"
+        )
 
 
-def _from_hub(name, split):
+def _from_hub(name, split, **options):
     c = corpus(name)
     ways = f"put it at $TRM_DATA/{c.folder}/{c.splits[split]}.txt.xz ({c.size}, {c.licence})"
     if c.hub is None:
@@ -116,12 +161,11 @@ def _from_hub(name, split):
     try:
         from datasets import load_dataset
 
-        rows = load_dataset(*c.hub, split=c.hub_split or split)
+        return load_dataset(*c.hub, split=c.hub_split or split, **options)
     except ImportError:
         raise TrmError(f"corpus {name} ({split}) not found and `datasets` is not installed; {ways}") from None
     except Exception as e:  # the hub client raises many kinds: offline, missing, rate limit
         raise TrmError(f"corpus {name} ({split}) not found and the hub did not answer ({type(e).__name__}); {ways}") from None
-    return "".join(rows["text"])
 
 
 def fingerprint(text):
@@ -134,11 +178,15 @@ def check(name):
     """One row a split: is it below the data root, and whole?"""
     rows = []
     for split in corpus(name).splits:
-        path, ok, state = None, False, f"not below a data root; the hub is asked on first use ({corpus(name).size})"
+        path, ok, state = (
+            None,
+            False,
+            "not below a data root; " + (f"the hub is asked on first use ({corpus(name).size})" if corpus(name).hub else "not on the hub"),
+        )
         try:
             path = find(name, split)
             if path is not None:
-                ok, state = True, f"whole, {len(_from_disk(name, split, path)):,} characters"
+                ok, state = True, f"whole, {sum(map(len, _from_disk(name, split, path))):,} characters"
         except TrmError as e:
             state = str(e)
         rows.append({"corpus": name, "split": split, "path": None if path is None else str(path), "ok": ok, "state": state})
@@ -148,5 +196,6 @@ def check(name):
 def fetch(name):
     """As `check`, with what is not below the data root fetched from the hub."""
     return [
-        row if row["ok"] else row | {"ok": True, "state": f"fetched, {len(read(name, row['split'])):,} characters"} for row in check(name)
+        row if row["ok"] else row | {"ok": True, "state": f"fetched, {sum(map(len, _from_hub(name, row['split'])['text'])):,} characters"}
+        for row in check(name)
     ]

@@ -1,0 +1,203 @@
+"""Tokenised corpora: files, headers, windows, and the one line a user reads when they are wrong."""
+
+import json
+import lzma
+
+import numpy as np
+import pytest
+
+from trmlib.data import sources, tokens
+from trmlib.data.sources import Corpus
+from trmlib.data.tokens import TokensConfig
+from trmlib.errors import TrmError
+
+LINES = [" = One = \n", " \n", " the cat – sat on the mat . \n", " the dog sat . \n", " = Two = \n", " a cat , a dog \n"]
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """A corpus `tiny` below a data root, and an empty cache."""
+    folder = tmp_path / "root" / "small"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        (folder / f"{split}.txt.xz").write_bytes(lzma.compress("".join(LINES).encode()))
+    monkeypatch.setenv("TRM_DATA", str(tmp_path / "root"))
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path / "cache"))
+    known = Corpus("tiny", "small", ("someone/tiny", "v1"), "1 kB", "CC0", {s: s for s in ("train", "validation")})
+    monkeypatch.setitem(sources.CORPORA, "tiny", known)
+    tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
+    yield folder
+    tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
+
+
+def error(function, *args):
+    """The one line of a TrmError."""
+    with pytest.raises(TrmError) as e:
+        function(*args)
+    assert "\n" not in str(e.value)
+    return str(e.value)
+
+
+def test_words_by_hand(corpus):
+    t, train = tokens.tokeniser("tiny", "words", 8), tokens.load("tiny", "train", "words", 8)
+    assert t.names == ("<PAD>", "<UNK>", "<EOS>", "=", "the", ".", "a", "cat")  # by count, then by alphabet
+    assert train.ids.tolist() == [3, 1, 3, 2, 4, 7, 1, 1, 1, 4, 1, 5, 2, 4, 1, 1, 5, 2, 3, 1, 3, 2, 6, 7, 1, 6, 1, 2]
+    assert train.ids.dtype == np.uint16 and isinstance(train.ids, np.memmap)
+    assert train.articles.tolist() == [0, 18]
+    assert train.bytes == len("".join(x for x in LINES if x.strip()).encode())
+
+
+def test_every_byte_is_counted(corpus):
+    """With all words, or with byte-pair pieces, the tokens' bytes add up to the text's."""
+    for kind, vocab in (("words", 16), ("pieces", 261)):
+        t, train = tokens.tokeniser("tiny", kind, vocab), tokens.load("tiny", "train", kind, vocab)
+        assert tokens.text_bytes(t, np.asarray(train.ids)) == train.bytes
+    t = tokens.tokeniser("tiny", "words", 8)
+    assert tokens.text_bytes(t, np.array([3, 4])) == 2 + 4 and tokens.text_bytes(t, np.array([3, 1])) is None
+
+
+def test_pieces_spell_the_text_and_are_learnt_the_same_again(corpus):
+    t = tokens.tokeniser("tiny", "pieces", 261)
+    line = " déjà the\tcat \n"
+    (ids,) = t.encode([line])
+    assert t.bytes[ids].sum() == len(line.encode()) and tokens.PAD not in ids
+    assert tokens.byte_pair(t.model).decode((ids - 1).tolist()) == line
+    assert tokens.learn("pieces", 261, reversed([x for x in LINES if x.strip()])).names == t.names
+
+
+def test_the_corpus_is_read_once_and_not_needed_again(corpus, monkeypatch):
+    first = tokens.load("tiny", "train", "words", 8)
+    tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
+    monkeypatch.delenv("TRM_DATA")
+    monkeypatch.setattr(sources, "lines", None)
+    again = tokens.load("tiny", "train", "words", 8)
+    assert (again.ids == first.ids).all() and again.fingerprint == first.fingerprint
+
+
+def test_the_hub_gives_the_same_ids(corpus, monkeypatch):
+    import datasets
+
+    local = tokens.load("tiny", "train", "words", 8)
+    rows = datasets.Dataset.from_dict({"text": [x if x.strip() else "" for x in LINES]})  # blank lines are empty rows there
+    calls = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: calls.append((a, k)) or rows.to_iterable_dataset())
+    monkeypatch.delenv("TRM_DATA")
+    monkeypatch.setenv("TRM_CACHE", str(corpus / "other"))
+    tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
+    hub = tokens.load("tiny", "train", "words", 8)
+    assert (hub.ids == local.ids).all() and hub.fingerprint == local.fingerprint and hub.bytes == local.bytes
+    assert calls[0] == (("someone/tiny", "v1"), {"split": "train", "streaming": True})
+
+
+def test_fingerprint_does_not_hang_on_the_order_of_lines():
+    a, b = tokens.Fingerprint(), tokens.Fingerprint()
+    list(a.through(LINES)), list(b.through(reversed(LINES)))
+    assert a.text() == b.text() and len(a.text()) == 64
+    list(b.through(["more"]))
+    assert a.text() != b.text()
+
+
+@pytest.mark.parametrize("damage", ["short", "changed", "gone", "header"])
+def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
+    tokens.load("tiny", "train", "words", 8)
+    path = tokens.folder() / "tiny.train.words-8.bin"
+    raw = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "header":
+        path.with_suffix(".json").write_text("{")
+    else:
+        path.write_bytes(raw[:-1] if damage == "short" else raw[:-1] + bytes([raw[-1] ^ 1]))
+    tokens.load.cache_clear()
+    line = error(tokens.load, "tiny", "train", "words", 8)
+    assert line.startswith(f"token file {path} is damaged (")
+    assert line.endswith("; delete it and tiny.train.words-8.json, both are made again from the corpus")
+
+
+def test_a_damaged_tokeniser_says_so(corpus):
+    tokens.tokeniser("tiny", "words", 8)
+    path = tokens.folder() / "tiny.words-8.json"
+    path.write_text(json.dumps({"names": ["a"], "bytes": [1]}))
+    tokens.tokeniser.cache_clear()
+    expected = f"tokeniser {path} is damaged (1 tokens, expected 8); delete it, it is made again from the corpus"
+    assert error(tokens.tokeniser, "tiny", "words", 8) == expected
+
+
+def test_bad_vocabularies(corpus):
+    assert error(tokens.tokeniser, "tiny", "words", 99) == "vocabulary of 99 is too large: the text allows 13 words (+ 3 special tokens)"
+    assert "too large: the text allows" in error(tokens.tokeniser, "tiny", "pieces", 5000)
+    assert error(tokens.tokeniser, "tiny", "words", 3) == "vocabulary of 3 is too small for words: 3 of it are fixed"
+    assert not list(tokens.folder().glob("*"))  # nothing is left behind
+
+
+def test_bad_configs():
+    assert error(TokensConfig, "x", "letters") == "tokeniser 'letters' is unknown; choose one of words, pieces"
+    with pytest.raises(TrmError, match="^order 'random' is unknown; choose one of shuffled, sequential$"):
+        TokensConfig(order="random")
+    with pytest.raises(TrmError, match=r"^chunk=5 must lie in 1 … context=4 and stride=1 must be ≥ 1$"):
+        TokensConfig(context=4, chunk=5)
+
+
+def text(n):
+    return tokens.Tokens(np.arange(n, dtype=np.uint16), np.array([0, 7]), n, "")
+
+
+def test_a_text_shorter_than_a_window():
+    c = TokensConfig(context=8, chunk=2)
+    expected = "a text of 9 tokens is too short for windows of 8 + 2"
+    assert error(tokens.window_count, text(9), c) == expected and error(tokens.fixed_windows, text(9), c) == expected
+    assert tokens.window_count(text(10), c) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 1000])
+def test_shuffled_is_a_permutation(n):
+    order = tokens.shuffled(np.arange(n), n, (0, 0))
+    assert sorted(order) == list(range(n))
+    if n == 1000:
+        assert (order != tokens.shuffled(np.arange(n), n, (1, 0))).mean() > 0.98
+        assert abs(np.corrcoef(np.arange(n), order)[0, 1]) < 0.1 and (np.diff(order) == 1).mean() < 0.02
+
+
+def test_windows_are_seen_once_an_epoch_and_follow_from_the_step():
+    c, t = TokensConfig(context=3, chunk=1), text(23)  # 20 windows
+    whole = tokens.batches(t, c, 4, 0, 10, seed=3)
+    assert whole.shape == (10, 4, 4) and (np.diff(whole, axis=-1) == 1).all()
+    first, second = whole[:5, :, 0].ravel(), whole[5:, :, 0].ravel()
+    assert sorted(first) == sorted(second) == list(range(20)) and (first != second).any()
+    assert (tokens.batches(t, c, 4, 6, 2, seed=3) == whole[6:8]).all()  # what a resumed run sees
+    assert (tokens.batches(t, c, 4, 0, 5, seed=4) != whole[:5]).any()
+
+
+def test_stride_restart_order_and_cut_text():
+    t = text(23)
+    c = TokensConfig(context=3, chunk=1, order="sequential")
+    assert tokens.batches(t, c, 2, 1, 2, 0)[..., 0].tolist() == [[2, 3], [4, 5]]
+    wide = TokensConfig(context=3, chunk=1, order="sequential", stride=5)
+    assert tokens.window_count(t, wide) == 4 and tokens.batches(t, wide, 2, 0, 2, 0)[..., 0].tolist() == [[0, 5], [10, 15]]
+    again = TokensConfig(context=3, chunk=1, restart=2)
+    drawn = tokens.batches(t, again, 4, 0, 6, 0)
+    assert (drawn[2:4] == drawn[:2]).all() and (drawn[4:] == drawn[:2]).all()
+    assert tokens.seen(t, again, 4, 6) == 8 and tokens.seen(t, c, 4, 100) == 20
+    assert tokens.window_count(t, TokensConfig(context=3, chunk=1, tokens=10)) == 7
+
+
+def test_fixed_windows_predict_every_token_once():
+    fixed = tokens.fixed_windows(text(23), TokensConfig(context=3, chunk=2))
+    assert fixed.tokens[:, -2:].ravel().tolist() == list(range(3, 23))
+    assert fixed.article.tolist() == [0] * 2 + [1] * 8  # by the first token of the chunk: 3, 5, 7 …
+    assert fixed.part_b.sum() == 1
+
+
+def test_another_process_is_waited_for(corpus, monkeypatch):
+    """Two workers that need the same file: the second finds it made."""
+    path, made = tokens.folder() / "x.json", []
+
+    def other(_):  # the first worker finishes while the second sleeps
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    with tokens.Store().lock("x.json") as mine:
+        assert mine
+        monkeypatch.setattr(tokens.time, "sleep", other)
+        tokens.once(path, lambda: made.append(1))
+    assert not made

@@ -1,0 +1,229 @@
+"""Capacity: does a model forget once it has seen more windows than it has parameters? The grid of arms, and their task."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trmlib.data import tokens
+from trmlib.data.tokens import PAD, TokensConfig
+from trmlib.errors import TrmError
+from trmlib.evaluate import score_chunks
+from trmlib.experiments import capacity_evaluations as evaluations  # noqa: F401, part of what an experiment offers
+from trmlib.models.chunk import ChunkConfig, ChunkLM, slot_nll
+from trmlib.runs import Run, Spec, TrainConfig
+
+NAME = "capacity"
+SEEDS = (0, 1, 2, 3, 4)
+TUNING_SEEDS = (100, 101, 102)
+CORPUS = "wiki-core"  # "wikitext-103" where it is at hand: the one setting to change
+TIMES = 4  # unique windows seen, in parameters of the model
+COMPUTE = 4  # steps of the causal model that cost about as much as one of the TRM; the counted FLOPs stand in the records
+
+SIZES = {"0.1M": 20, "0.3M": 56, "1M": 128, "3M": 272, "7M": 456}  # name → width at 4,096 pieces
+CPU_SIZES = ("0.1M", "0.3M")
+WIDTHS = (12, 16, 28, 40, 56)  # of the causal models that the parameter efficiency is read off, all seeing the same windows
+EARLIER = ChunkConfig(d=128, dropout=0.1, start="target", n=3, T=2)  # the WikiText-103 run of the write-up
+TRM = replace(EARLIER, start="mask")
+CAUSAL = ChunkConfig(d=128, dropout=0.1, start="shifted", encode=False, causal=True, n=0, T=1)
+ABLATIONS = {  # one field of the TRM changed at a time
+    "gradient all": {"gradient": "all"},
+    "gradient update": {"gradient": "update"},
+    **{f"n {n}": {"n": n} for n in (0, 1, 6)},
+    **{f"T {T}": {"T": T} for T in (1, 4)},
+}
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+STARTS = ("last", "constant")  # a leaking model is scored from these, too
+
+
+def grid(profile):
+    """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first. `cpu` is the part of `full` up to
+    0.3 M parameters, the same runs, and cut versions of what is larger."""
+    data, sizes, widths = TokensConfig(corpus=CORPUS), dict(SIZES), WIDTHS
+    smoke, cpu = profile == "smoke", profile == "cpu"
+    if smoke:
+        data = TokensConfig(corpus="toy-language", tokeniser="words", vocab=90, context=8, chunk=2, curve_windows=32)
+        sizes, widths = {"0.1M": 8, "0.3M": 12}, (4, 6)
+    elif cpu:
+        sizes = {s: SIZES[s] for s in CPU_SIZES}
+    seeds, runs = SEEDS[:2] if smoke else SEEDS, []
+    small = lambda m: replace(m, heads=2) if smoke else m  # noqa: E731
+
+    def arm(name, model, tier, data=data, train=None, seeds=seeds, **changes):
+        train = replace(train or length(model, data, smoke), **changes)
+        runs.extend(Run(Spec(NAME, small(model), data, train, s), name, profile, 1000 * tier + s) for s in seeds)
+
+    def tuned(train):
+        return replace(train, lr=1e-3, warmup=min(500, train.steps // 10), decay_to=0.1)
+
+    for i, (size, d) in enumerate(sizes.items()):
+        first = 10 * i  # all that is wanted of a size before the next one
+        honest, leaking, causal = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+        arm(f"TRM {size}", honest, first)
+        arm(f"leaking {size}", leaking, first)
+        arm(f"tuned {size}", honest, first, train=tuned(length(honest, data, smoke)))
+        arm(f"causal {size}", causal, first, train=tuned(length(honest, data, smoke)))
+        arm(f"standard {size}", replace(causal, everywhere=True), first + 5, train=tuned(length(honest, data, smoke)))
+
+    size, d = next(iter(sizes.items()))
+    honest, leaking, causal = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+    train = length(honest, data, smoke)
+    for width in widths:
+        arm(f"causal d={width}", replace(CAUSAL, d=width, heads=causal.heads), 2, train=tuned(train))
+    arm(
+        f"causal {size} ({COMPUTE}× steps)",
+        causal,
+        5,
+        train=replace(tuned(train), steps=COMPUTE * train.steps, eval_every=COMPUTE * train.eval_every),
+    )
+    # A text that holds as many windows at stride 64 as the model has parameters, and 64 times as many at stride 1
+    text = replace(data, tokens=1_000 if smoke else 64 * 93_500)
+    rows = math.ceil(parameters(honest, data) / d)  # as many parameters again
+    for name, model, tier in ((f"TRM {size}", honest, 3), (f"leaking {size}", leaking, 3)):
+        arm(f"{name} (stride 1)", model, tier, data=text, train=train)
+        arm(f"{name} (stride 64)", model, tier, data=replace(text, stride=4 if smoke else 64), train=train)
+        arm(f"{name} (unused rows)", model, tier, data=replace(data, unused_rows=rows), train=train)
+        quarter = train.steps // 4
+        arm(f"{name} (sampling restarts)", model, tier + 1, data=replace(data, restart=quarter), train=train)
+        arm(f"{name} (optimiser forgotten)", model, tier + 1, train=train, forget_every=quarter)
+        arm(f"{name} (sequential)", model, tier + 1, data=replace(data, order="sequential"), train=train)
+        arm(f"{name} (fp16 weights)", model, tier + 1, train=train, weights="fp16")
+        arm(f"{name} (bf16 weights)", model, tier + 1, train=train, weights="bf16")
+    for name, fields in ABLATIONS.items():
+        arm(f"tuned {size} ({name})", replace(honest, **fields), 6, train=tuned(train))
+    short = train if smoke else replace(train, steps=3_000)
+    for name, model in ((f"tuned {size}", honest), (f"causal {size}", causal)):
+        for lr in RATES:
+            arm(f"{name} (lr {lr:g})", model, 7, seeds=TUNING_SEEDS[: len(seeds)], train=replace(tuned(short), lr=lr))
+
+    wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)
+    words, train = (
+        8 if smoke else 180,
+        train if smoke else tuned(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000)),
+    )
+    arm("TRM WikiText-2", replace(TRM, d=words, dropout=0.2), 8, data=wide, train=train)
+    arm("causal WikiText-2", replace(CAUSAL, d=words, dropout=0.2), 8, data=wide, train=train)
+    arm("standard WikiText-2", replace(CAUSAL, d=words, dropout=0.2, everywhere=True), 8, data=wide, train=train)
+    more = replace(train, steps=COMPUTE * train.steps, eval_every=COMPUTE * train.eval_every)
+    arm(f"causal WikiText-2 ({COMPUTE}× steps)", replace(CAUSAL, d=words, dropout=0.2), 9, data=wide, train=more)
+    many = data if smoke else replace(data, vocab=50_258)
+    was = train if smoke else TrainConfig(steps=2_500 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
+    arm("as it was", replace(EARLIER, d=10 if smoke else 128), 9, data=many, train=was)
+    return sorted(runs, key=lambda r: r.priority)
+
+
+def parameters(model, data):
+    """Parameters of a model with tied head and learned positions, in closed form (`grid` needs it often; a test counts them)."""
+    rows = data.vocab + data.unused_rows + data.context + data.chunk + 2 + (model.start == "mask")
+    return rows * model.d + model.blocks * (12 * model.d**2 + 13 * model.d)
+
+
+def wide_as(model, d):
+    """A model of another width; the narrowest have two heads, for four of 5 dimensions each would cost twice the time."""
+    return replace(model, d=d, heads=4 if d >= 56 else 2)
+
+
+def length(model, data, smoke=False):
+    """The earlier run's training at a constant rate, until the model has seen TIMES as many windows as it has parameters."""
+    if smoke:
+        return TrainConfig(steps=20, batch=8, lr=1e-3, eval_every=2)
+    steps = TIMES * parameters(model, data) / 32
+    block = 250 * max(1, int(steps // 25_000))  # about a hundred points for the larger ones
+    return TrainConfig(steps=math.ceil(steps / block) * block, lr=1e-4, eval_every=block)
+
+
+class WithUnusedRows(ChunkLM):
+    """A `ChunkLM` with embedding rows that no token names: more parameters, the same function and the same training."""
+
+    def __init__(self, config, vocab, context, chunk, rows):
+        if not config.tied_head:
+            raise TrmError("unused_rows needs tied_head: a head of its own has no rows that no token names")
+        super().__init__(config, vocab, context, chunk)
+        self.used = vocab
+        self.embedding.weight = nn.Parameter(F.pad(self.embedding.weight.detach(), (0, 0, 0, rows)))
+
+    def read(self, y):
+        return F.linear(self.norm(y), self.embedding.weight[: self.used])
+
+
+def build(spec):
+    """A fresh model."""
+    c = spec.data
+    sizes = c.vocab, c.context, c.chunk
+    return WithUnusedRows(spec.model, *sizes, c.unused_rows) if c.unused_rows else ChunkLM(spec.model, *sizes)
+
+
+class Task:
+    """Training and scoring of one spec (`train.Task`)."""
+
+    def __init__(self, spec, device="cpu"):
+        self.spec, self.config, self.device = spec, spec.data, device
+        c, kind = spec.data, (spec.data.tokeniser, spec.data.vocab)
+        self.tokeniser = tokens.tokeniser(c.corpus, *kind)
+        self.train, self.validation = (tokens.load(c.corpus, split, *kind) for split in ("train", "validation"))
+        self.fixed = tokens.fixed_windows(self.validation, c)
+        self.tokens = torch.from_numpy(self.fixed.tokens).to(device)
+        self.data = {"name": c.corpus, "train": self.train.fingerprint, "validation": self.validation.fingerprint,
+                     "windows": tokens.seen(self.train, c, spec.train.batch, spec.train.steps)}  # fmt: skip
+        in_a = np.flatnonzero(~self.in_b)
+        self.curve_rows = torch.from_numpy(np.random.default_rng(0).permutation(in_a)[: c.curve_windows])
+
+    @property
+    def in_b(self):
+        """Of each fixed window: does it lie in part B?"""
+        return self.fixed.part_b[self.fixed.article]
+
+    def model(self):
+        return build(self.spec)
+
+    def batches(self, seed, block, steps):
+        t = self.spec.train
+        return [
+            {"tokens": torch.from_numpy(w)} for w in tokens.batches(self.train, self.config, t.batch, block * t.eval_every, steps, seed)
+        ]
+
+    def loss(self, net, batch, carry):
+        c, ids = self.spec.model, batch["tokens"]
+        every = c.loss_passes == "every"
+        logits, carry = net(ids, carry=carry, every_pass=every, slots=ids.shape[1] - 1 if c.everywhere else None)
+        return slot_nll(logits[1:] if every else logits, ids).mean(), carry if self.spec.train.n_sup > 1 else None
+
+    def starts(self, ids):
+        """What a leaking model is scored from besides the target: {name: start}; nothing for others. "last" repeats the last
+        token (as the earlier code does to generate), "constant" is one token everywhere (as its sibling script validates)."""
+        constant = ids.new_full((len(ids), self.config.chunk), PAD)
+        return dict(zip(STARTS, ("last", constant), strict=True)) if self.spec.model.start == "target" else {}
+
+    def curve(self, model, spec, step):
+        """Fixed windows of part A."""
+        ids = self.tokens[self.curve_rows]
+        nll, hit = score_chunks(model, ids)
+        others = {f"nll_{name}": score_chunks(model, ids, start=start)[0].mean() for name, start in self.starts(ids).items()}
+        return {"nll": nll.mean(), "accuracy": hit.mean(), **others}
+
+    def final(self, model):
+        """Scores on every window of the validation text, which predict all its tokens but the first `context` once; figures are
+        read from part B. Bits per byte are None where a target is the vocabulary's <UNK>, of which nobody knows the bytes."""
+        nll, hit = score_chunks(model, self.tokens, every_pass=True)
+        parts, metrics = {"a": ~self.in_b, "b": self.in_b, "all": np.ones_like(self.in_b)}, {}
+        targets = self.fixed.tokens[:, -self.config.chunk :]
+        for part, rows in parts.items():
+            size = tokens.text_bytes(self.tokeniser, targets[rows])
+            metrics |= {f"nll_{part}": nll[-1, rows].mean(), f"accuracy_{part}": hit[-1, rows].mean(),
+                        f"bits_{part}": float(nll[-1, rows].sum()) / math.log(2) / size if size else None}  # fmt: skip
+        for name, start in self.starts(self.tokens).items():
+            other = score_chunks(model, self.tokens, start=start)[0][0]
+            metrics |= {f"nll_{name}_{part}": other[rows].mean() for part, rows in parts.items()}
+        articles = len(self.fixed.part_b)
+        size = np.bincount(self.fixed.article, minlength=articles) * self.config.chunk
+        total = np.bincount(self.fixed.article, nll[-1].sum(1), articles)
+        by_article = {"nll": total / np.maximum(size, 1), "tokens": size, "part_b": self.fixed.part_b.astype(int)}
+        by_pass = {f"nll_{part}": nll[:, rows].mean((1, 2)) for part, rows in parts.items()}
+        return {"metrics": metrics, "detail": {"by_pass": by_pass, "by_article": by_article}}
+
+    def diverged(self):
+        names = ["nll", *(f"nll_{s}" for s in STARTS if self.spec.model.start == "target")]
+        return {f"{name}_{part}": math.log(self.config.vocab) for name in names for part in ("a", "b", "all")}
