@@ -65,8 +65,8 @@ for name in ("hops", "dial"):
 # ## Two languages with a known optimum
 #
 # **Hops** turns serial depth. A random permutation of elements is cut into chains, and shown as pointers: each element names the
-# next, the last names itself. One element is the start, the blank is the end of *its* chain, k hops away. All chains look alike. So a
-# reader who has followed fewer than k hops knows the ends, and nothing about which of them is right.
+# next, the last names itself. Then some elements are named as starts: at each, the end of *its* chain is asked for, k hops away. All
+# chains look alike. So a reader who has followed fewer than k hops knows the ends, and nothing about which of them is right.
 #
 # **Dial** turns coordination. Two blanks, each uniform over K words; the second is the first, shifted by an amount that the context
 # names, with the probability that makes the two share exactly the dialled number of nats. Per blank there is nothing to know at all.
@@ -87,7 +87,7 @@ display(pd.DataFrame(
 # %% [markdown]
 # ## Depth or thinking
 #
-# One block reads the window; one block is applied to the blank again and again, and reads the window anew at every pass. The models
+# One block is applied to a start again and again, and reads the window anew at every pass; starts do not see one another. The models
 # are trained on some lengths k only, with 1, 2, 4 or 8 passes. Then they are given all lengths, and 0 to 16 passes. In the maps, bright is
 # solved; below the dashed line lies trained depth, above it thinking time. A predictor that can follow *h* hops solves k ≤ h, and of
 # the rest one in as many as there are chains.

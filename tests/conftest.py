@@ -21,9 +21,9 @@ def clean_environment(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def one_experiment(monkeypatch):
-    """The machinery is tested on one experiment; the tests of a chapter name their own."""
-    monkeypatch.setattr(experiments, "EXPERIMENTS", ("masked",))
+def one_experiment(request, monkeypatch):
+    """The machinery is tested on one experiment; a module that says `EXPERIMENTS = (...)` names its own."""
+    monkeypatch.setattr(experiments, "EXPERIMENTS", getattr(request.module, "EXPERIMENTS", ("masked",)))
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from trmlib.experiments import capacity_report as report
 from trmlib.runs import TrainConfig
 from trmlib.train import Weights, train
 
+EXPERIMENTS = ("capacity",)
+
 
 def smoke(arm, **changes):
     """The first smoke spec of an arm, some of its training fields replaced."""

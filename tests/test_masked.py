@@ -243,7 +243,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("sees", "some", "sees='some' is unknown; choose one of joint, self, random, context, all"),
+        ("sees", "some", "sees='some' is unknown; choose one of joint, self, random, context, window, all"),
         ("loss_passes", "first", "loss_passes='first' is unknown; choose last or every"),
         ("passes", -1, "passes=-1 must be ≥ 0 and context_blocks=2 ≥ 1"),
         ("context_blocks", 0, "passes=3 must be ≥ 0 and context_blocks=0 ≥ 1"),

@@ -49,6 +49,33 @@ def read_out(model, y):
     return F.layer_norm(y, y.shape[-1:], model.norm.weight, model.norm.bias) @ model.head.weight.T
 
 
+@torch.no_grad()
+def test_blanks_that_read_the_window_do_not_see_one_another():
+    model, (tokens, at, _) = build(replace(SMALL, sees="window")), question(3)
+    h = encoded(model, tokens)[1]
+    for i in range(3):
+        hidden = [j for j in range(3) if j != i]
+        rows = []
+        for b in range(BATCH):
+            keep = [t for t in range(10) if t not in at[b, hidden]]  # the window without the other blanks
+            one = torch.tensor([[keep.index(at[b, i])]])
+            v = h[b : b + 1, at[b, i]][None]
+            for _ in range(3):
+                v = written(model, h[b : b + 1, keep], one, v)
+            rows.append(read_out(model, v))
+        torch.testing.assert_close(model(tokens, at)[:, i : i + 1], torch.cat(rows), **CLOSE)
+
+
+@torch.no_grad()
+def test_without_an_encoder_the_words_themselves_are_read():
+    model, (tokens, at, _) = build(replace(SMALL, sees="context", context_blocks=0)), question()
+    x, v = model.embedding.weight[tokens] + model.position.weight, None
+    v = pick(x, at)
+    for _ in range(3):
+        v = written(model, x, at, v)
+    torch.testing.assert_close(model(tokens, at), read_out(model, v), **CLOSE)
+
+
 @pytest.mark.parametrize("rereads", [True, False])
 @torch.no_grad()
 def test_whole_windows_are_refined(rereads):
@@ -245,8 +272,8 @@ def test_shown_blanks_hold_their_words():
 
 
 def test_a_final_record_holds_the_map_over_passes_and_groups():
-    language = Hops(length=3, trained=(1, 2))
-    task = FillTask(Spec("hops", replace(CONTEXT, passes=2), language, TrainConfig(), 0))
+    language = Hops(length=3, starts=2, trained=(1, 2))
+    task = FillTask(Spec("hops", replace(SMALL, sees="window", passes=2), language, TrainConfig(), 0))
     torch.manual_seed(0)
     model = task.model()
     out = task.final(model)
@@ -260,6 +287,7 @@ def test_a_final_record_holds_the_map_over_passes_and_groups():
 @pytest.mark.parametrize(
     "config, message",
     [
+        ({"context_blocks": 0}, "passes=3 must be ≥ 0 and context_blocks=0 ≥ 1"),
         ({"state": "words"}, "state='words' is unknown; choose one of latent, tokens"),
         ({"samples": 0}, "K=0 samples: at least 1 is needed"),
         ({"passes": 0, "samples": 2}, "random starts, latent updates and random numbers of passes need passes ≥ 1"),

@@ -51,29 +51,31 @@ def test_agreement_inverts_the_information():
         assert synthetic.agreement(0, k) == 1 / k and synthetic.agreement(math.log(k), k) == 1
 
 
-def follow(window, elements):
-    """(hops from the start to its end, the end)."""
-    e, hops = window[elements] - 1, 0
+def follow(window, start):
+    """(hops from an element to its end, the end)."""
+    e, hops = start, 0
     while window[e] - 1 != e:
         e, hops = window[e] - 1, hops + 1
     return hops, e
 
 
 def test_hops_windows_are_chains_whose_end_is_k_hops_away():
-    language = Hops(length=5, chains=3, trained=(1, 3, 5))
-    assert (language.elements, language.vocab, language.context) == (18, 19, 20)
+    language = Hops(length=5, chains=3, starts=4, trained=(1, 3, 5))
+    assert (language.elements, language.vocab, language.context, language.blanks) == (18, 19, 22, 4)
+    asked = set()
     for group, k in enumerate(language.groups):
         batch = language.draw(np.random.default_rng(group), 50, group)
-        for window, target in zip(batch["tokens"], batch["targets"][:, 0], strict=True):
-            assert follow(window, 18) == (k, target - 1)
-            pointed = window[:18] - 1
-            ends = [e for e in range(18) if pointed[e] == e]
-            assert len(ends) == 3 and window[19] == MASK
-            assert sorted(pointed[[e for e in range(18) if e not in ends]]) == sorted(
-                set(pointed) - {e for e in ends if (pointed == e).sum() == 1}
-            )
-    trained = {follow(w, 18)[0] for w in language.draw(np.random.default_rng(9), 300)["tokens"]}
-    assert trained == {1, 3, 5}
+        for window, at, targets in zip(batch["tokens"], batch["at"], batch["targets"], strict=True):
+            ends = {e for e in range(18) if window[e] - 1 == e}
+            assert len(ends) == 3 and set(np.bincount([follow(window, e)[1] for e in range(18)])) == {0, 6}  # three chains of six
+            assert at.tolist() == [18, 19, 20, 21]
+            for start, target in zip(window[at], targets, strict=True):
+                assert follow(window, start - 1) == (k, target - 1)
+            asked |= {len(set(targets))}
+    assert asked == {1, 2, 3}  # the questions of a window are about any of its chains
+    drawn = language.draw(np.random.default_rng(9), 300)
+    trained = [follow(w, s - 1)[0] for w in drawn["tokens"] for s in w[18:]]
+    assert set(trained) == {1, 3, 5} and np.bincount(trained)[[1, 3, 5]] / 1200 == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.mark.parametrize("hops", [0, 1, 2])
@@ -97,9 +99,10 @@ def test_hops_optimum_by_enumeration(hops):
         (lambda: Hops(length=4, trained=(1, 5)), "k=5 hops do not fit: a chain has 1 … 4"),
         (lambda: Hops(trained=(0,)), "k=0 hops do not fit: a chain has 1 … 16"),
         (lambda: Hops(trained=()), "trained is empty; name at least one number of hops"),
-        (lambda: Hops(chains=0), "length=16 and chains=0 must both be at least 1"),
+        (lambda: Hops(chains=0), "length=16, chains=0 and starts=8 must all be at least 1"),
         (lambda: Dial(doses=(0, 1.2)), "a dose of 3.32711 nats lies outside 0 … log K = 2.773 for K=16"),
         (lambda: Dial(doses=(-0.1,)), "a dose of -0.277259 nats lies outside 0 … log K = 2.773 for K=16"),
+        (lambda: Dial(shifts=17), "17 shifts of 16 symbols: expected 1 … 16"),
         (lambda: Dial(symbols=0), "K=0 symbols cannot share anything; at least 2 are needed"),
         (lambda: Dial(min_blanks=3), "min_blanks=3 must be 1 or 2"),
     ],

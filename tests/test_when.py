@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from test_masked import SMALL
 
-from trmlib.data.synthetic import Dial, Hops
+from trmlib.data.synthetic import Dial
 from trmlib.experiments import dial, hops
 from trmlib.experiments import when_report as report
 from trmlib.experiments.fill import FillTask
 from trmlib.runs import Spec, TrainConfig
 
-K = Hops(length=6, trained=(1, 2, 4))
+EXPERIMENTS = ("masked", "dial", "hops")
 
 
 def record(arm, seed, detail, **extra):

@@ -24,6 +24,7 @@ class Language:
                                  positions, targets (rows, blanks); of one group, or as the model is trained"""
 
     blanks = 1
+    joint = False  # are the blanks of a window also scored together?
     groups = (0,)  # what scores are reported by
 
     @property
@@ -53,6 +54,8 @@ class Dial(Language):
     def __post_init__(self):
         if self.symbols < 2:
             raise TrmError(f"K={self.symbols} symbols cannot share anything; at least 2 are needed")
+        if not 1 <= self.shifts <= self.symbols:
+            raise TrmError(f"{self.shifts} shifts of {self.symbols} symbols: expected 1 … {self.symbols}")
         for dose in self.doses:
             agreement(dose * math.log(self.symbols), self.symbols)
         if self.min_blanks not in (1, 2):
@@ -60,6 +63,7 @@ class Dial(Language):
 
     context = 4
     blanks = 2
+    joint = True
 
     @property
     def vocab(self):
@@ -120,22 +124,28 @@ def agreement(dose, k):
 
 @dataclass(frozen=True)
 class Hops(Language):
-    """Windows [pointers of all elements, start, blank]. A random permutation of the elements is cut into chains of
-    `length` + 1; each element points to the next, the last to itself. The blank is the end of the start's chain.
+    """Windows [pointers of all elements, starts]. A random permutation of the elements is cut into chains of `length` + 1;
+    each element points to the next, the last to itself. At every start the end of its chain is to be named.
 
-    The chains look alike, so whoever has not followed all k hops knows only that it is one of the ends."""
+    The chains look alike, so whoever has not followed all k hops knows only that it is one of the ends. The starts of a
+    window are questions of their own: they are asked together to spend less on reading."""
 
     length: int = 16  # the longest way from a start to its end, in hops
     chains: int = 2
+    starts: int = 8  # questions a window
     trained: tuple = (1, 2, 3, 4, 6, 8)  # hops k of the training windows; all of 1 … length are tested
 
     def __post_init__(self):
-        if self.length < 1 or self.chains < 1:
-            raise TrmError(f"length={self.length} and chains={self.chains} must both be at least 1")
+        if min(self.length, self.chains, self.starts) < 1:
+            raise TrmError(f"length={self.length}, chains={self.chains} and starts={self.starts} must all be at least 1")
         for k in self.trained:
             self.check(k)
         if not self.trained:
             raise TrmError("trained is empty; name at least one number of hops")
+
+    @property
+    def blanks(self):
+        return self.starts
 
     @property
     def elements(self):
@@ -147,7 +157,7 @@ class Hops(Language):
 
     @property
     def context(self):
-        return self.elements + 2
+        return self.elements + self.starts
 
     @property
     def groups(self):
@@ -159,16 +169,22 @@ class Hops(Language):
             raise TrmError(f"k={k} hops do not fit: a chain has 1 … {self.length}")
 
     def draw(self, rng, rows, group=None):
-        """`rows` windows: dict of int arrays tokens (rows, context), at and targets (rows, 1); all of one k (its index in
-        `groups`) or of the trained ones."""
-        k = np.full(rows, self.groups[group]) if group is not None else rng.choice(np.array(self.trained), rows)
-        order = rng.random((rows, self.elements)).argsort(1).reshape(rows, self.chains, -1)  # chains of elements
-        after = np.concatenate([order[..., 1:], order[..., -1:]], -1)  # (rows, chains, length + 1); an end points to itself
-        pointers = np.empty((rows, self.elements), np.int64)
-        np.put_along_axis(pointers, order.reshape(rows, -1), after.reshape(rows, -1), 1)
-        start, end = np.take_along_axis(order[:, 0], np.stack([self.length - k, np.full(rows, self.length)], 1), 1).T
-        tokens = np.concatenate([1 + pointers, 1 + start[:, None], np.full((rows, 1), MASK)], 1)
-        return {"tokens": tokens, "at": np.full((rows, 1), self.context - 1), "targets": 1 + end[:, None]}
+        """`rows` windows: dict of int arrays tokens (rows, context), at and targets (rows, starts); all starts of one k (its
+        index in `groups`) or each of a trained one."""
+        shape = (rows, self.starts)
+        k = np.full(shape, self.groups[group]) if group is not None else rng.choice(np.array(self.trained), shape)
+        order = rng.random((rows, self.elements)).argsort(1)  # chain after chain
+        chains = order.reshape(rows, self.chains, -1)  # (rows, chains, length + 1)
+        after = np.concatenate([chains[..., 1:], chains[..., -1:]], -1).reshape(rows, -1)  # an end points to itself
+        pointers = np.empty_like(order)
+        np.put_along_axis(pointers, order, after, 1)
+        last = rng.integers(self.chains, size=shape) * (self.length + 1) + self.length  # of the chain that is asked for
+        start, end = (np.take_along_axis(order, i, 1) for i in (last - k, last))
+        at = np.tile(self.elements + np.arange(self.starts), (rows, 1))
+        return {"tokens": 1 + np.concatenate([pointers, start], 1), "at": at, "targets": 1 + end}
+
+    def test(self, group, rows=64):
+        return super().test(group, rows)
 
     def optimum(self, group, hops=None):
         """The lowest expected NLL at a k (its index), in nats, for a predictor that follows at most `hops` hops (None: all)."""

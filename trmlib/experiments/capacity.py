@@ -92,11 +92,11 @@ def grid(profile):
         arm(f"{name} (sequential)", model, tier + 1, data=replace(data, order="sequential"), train=train)
         arm(f"{name} (fp16 weights)", model, tier + 1, train=train, weights="fp16")
         arm(f"{name} (bf16 weights)", model, tier + 1, train=train, weights="bf16")
-    for name, fields in ABLATIONS.items():
+    for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
         arm(f"tuned {size} ({name})", replace(honest, **fields), 6, train=tuned(train))
     short = train if smoke else replace(train, steps=3_000)
     for name, model in ((f"tuned {size}", honest), (f"causal {size}", causal)):
-        for lr in RATES:
+        for lr in RATES[: 1 if smoke else None]:
             arm(f"{name} (lr {lr:g})", model, 7, seeds=TUNING_SEEDS[: len(seeds)], train=replace(tuned(short), lr=lr))
 
     wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)

@@ -78,7 +78,7 @@ class FillTask:
         scores = [[(s.mean(2) @ weights) for s in score_blanks(model, t, passes, every_pass=True)] for t, weights in self.tests]
         nll, accuracy = np.array(scores).transpose(1, 2, 0)  # each (passes + 1, groups)
         detail = {"groups": language.groups, "nll": nll, "accuracy": accuracy}
-        if language.blanks > 1:
+        if language.joint:
             joint = [{name: weights @ v for name, v in score_joint(model, t).items()} for t, weights in self.tests]
             detail["joint"] = {name: [j[name] for j in joint] for name in joint[0]} | {"flops": window_flops(model, self.tests[0][0])}
         metrics = {"nll_all": nll[c.passes].mean(), "accuracy_all": accuracy[c.passes].mean()}

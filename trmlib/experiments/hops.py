@@ -12,7 +12,7 @@ NAME = "hops"
 SEEDS = tuple(range(10))
 Task = FillTask
 
-READS = MaskedConfig(d=64, dropout=0.0, context_blocks=1, refine_blocks=1, passes=8, sees="context")
+READS = MaskedConfig(d=64, dropout=0.0, context_blocks=0, refine_blocks=1, passes=8, sees="window", init=0.1)
 WHOLE = replace(READS, sees="all", passes=4)
 MODELS = {  # arm → model (and what differs in its training), in the order in which the queue takes them
     "8 passes": READS,
@@ -23,7 +23,7 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "8 passes, commits": replace(READS, state="tokens"),
     "8 passes, untied": replace(READS, tied=False),
     "8 passes, every": replace(READS, loss_passes="every"),
-    "8 passes, blind": replace(READS, sees="joint"),
+    "8 passes, blind": replace(READS, sees="self", context_blocks=1),
     "8 passes, random, commits": replace(READS, random_passes=True, state="tokens"),
     "TRM": replace(READS, passes=4, n=2, with_grad=1),
     "TRM, full gradient": replace(READS, passes=4, n=2),
@@ -37,9 +37,9 @@ SUPERVISED = {"2 passes × 4 supervised": 4}
 
 def grid(profile):
     """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first. cpu and full are the same runs."""
-    data, train, models = Hops(), TrainConfig(steps=6_000, batch=64, lr=1e-3, eval_every=200), MODELS
+    data, train, models = Hops(), TrainConfig(steps=6_000, batch=32, lr=3e-3, warmup=200, beta2=0.98, eval_every=200), MODELS
     if profile == "smoke":
-        data, train = Hops(length=3, trained=(1, 2)), TrainConfig(steps=40, batch=16, eval_every=20, lr=3e-3)
+        data, train = Hops(length=3, starts=2, trained=(1, 2)), TrainConfig(steps=40, batch=16, eval_every=20, lr=3e-3)
         models = {arm: replace(m, d=16, heads=2) for arm, m in MODELS.items()}
     elif profile == "cpu":
         return []

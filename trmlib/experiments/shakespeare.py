@@ -78,15 +78,16 @@ def grid(profile):
     for k in SUPERVISION:  # as many optimiser steps, on a k-th of the batches
         steps = replace(train, n_sup=k, steps=max(1, train.steps // k), eval_every=max(1, train.eval_every // k))
         arm(f"mask-sup-{k}", TRM, 10, train=steps)
-    for i, (name, model) in enumerate(FACTORS.items()):
+    factors = {k: FACTORS[k] for k in ("gradient-update", "every-pass", "rotary")} if profile == "smoke" else FACTORS  # each path once
+    for i, (name, model) in enumerate(factors.items()):
         arm(name, model, 11 + i)
     arm("baseline-rotary", replace(CAUSAL, positions="rotary"), 15)
-    for chunk in CHUNKS:
+    for chunk in CHUNKS[: 1 if profile == "smoke" else None]:
         longer = replace(data, chunk=min(chunk, data.context))
         for name in ("baseline", "mask", "parallel"):
             arm(f"{name} (chunk {chunk})", MODELS[name], 30, data=longer)
     for name in ("baseline", "mask"):
-        for lr in RATES:
+        for lr in RATES[: 1 if profile == "smoke" else None]:
             arm(f"{name} (lr {lr:g})", MODELS[name], 31, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))
     return sorted(runs, key=lambda r: r.priority)
 

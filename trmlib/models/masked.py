@@ -7,6 +7,7 @@ joint    the blanks of the window see one another (the earlier write-ups' TRM)
 self     a blank sees only itself
 random   a blank sees itself and, in place of the other blanks, as many random visible positions
 context  a blank sees the blanks and the whole encoded context, anew at every pass
+window   a blank sees itself and the whole encoded context, anew at every pass, but no other blank
 all      every position of the window is refined, not the blanks alone
 """
 
@@ -19,7 +20,8 @@ from trmlib.errors import TrmError
 from trmlib.layers import Block, gather
 from trmlib.recursion import latent_recursion, refine
 
-SEES = ("joint", "self", "random", "context", "all")
+SEES = ("joint", "self", "random", "context", "window", "all")
+REREADS = ("context", "window")
 STATES = ("latent", "tokens")
 START = 4.0  # standard deviation of the random starts: at 1 they drown in the encoder's state and training ignores them
 
@@ -43,6 +45,7 @@ class MaskedConfig:
     state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
     n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
     with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
+    init: float = 1.0  # standard deviation of the initial embeddings
     samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
     def __post_init__(self):
@@ -50,7 +53,7 @@ class MaskedConfig:
             raise TrmError(f"sees={self.sees!r} is unknown; choose one of {', '.join(SEES)}")
         if self.loss_passes not in ("last", "every"):
             raise TrmError(f"loss_passes={self.loss_passes!r} is unknown; choose last or every")
-        least = 0 if self.passes and self.sees in ("context", "all") else 1  # such a refinement reads the words itself
+        least = 0 if self.passes and self.sees in (*REREADS, "all") else 1  # such a refinement reads the words itself
         if self.passes < 0 or self.context_blocks < least:
             raise TrmError(f"passes={self.passes} must be ≥ 0 and context_blocks={self.context_blocks} ≥ {least}")
         if self.state not in STATES:
@@ -80,6 +83,9 @@ class MaskedLM(nn.Module):
         self.config = c = config
         self.embedding = nn.Embedding(vocab, c.d)
         self.position = nn.Embedding(context, c.d)
+        with torch.no_grad():
+            for table in (self.embedding, self.position):
+                table.weight.mul_(c.init)
         self.context_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(c.context_blocks))
         own = 0 if c.shared or not c.passes else c.refine_blocks * (1 if c.tied else c.passes)
         self.refine_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(own))
@@ -118,7 +124,7 @@ class MaskedLM(nn.Module):
     def encode(self, tokens, at):
         """Encoder states: of all positions (b, t, d) where a refinement looks at them, else of the blanks (b, m, d)."""
         h = self.embed(tokens)
-        everywhere = self.config.passes and self.config.sees in ("random", "context", "all")
+        everywhere = self.config.passes and self.config.sees in ("random", *REREADS, "all")
         for i, block in enumerate(self.context_blocks):
             last = i == len(self.context_blocks) - 1
             h = block(h, at=at if last and not everywhere else None)
@@ -132,7 +138,7 @@ class MaskedLM(nn.Module):
         c = self.config
         if not c.passes or c.sees in ("joint", "all"):
             return h
-        if c.sees == "context":
+        if c.sees in REREADS:
             return gather(h, at)
         if c.sees == "self":  # every blank a set of its own
             return h.flatten(0, 1).unsqueeze(1)
@@ -147,15 +153,18 @@ class MaskedLM(nn.Module):
         return self.refine_blocks if c.tied else self.refine_blocks[k * c.refine_blocks : (k + 1) * c.refine_blocks]
 
     def reader(self, h, tokens, at):
-        """What every pass may read again, computed once: with sees="context" the keys and values of the window for each
-        block, the blanks hidden (they are read in their newest state); with `rereads` the embedded window."""
+        """What every pass may read again, computed once: with sees="context" or "window" the keys and values of the window for
+        each block, the blanks hidden (they are read in their newest state); with `rereads` the embedded window."""
         c = self.config
         if c.rereads:
             return self.embed(tokens).repeat(len(h) // len(tokens), 1, 1)
-        if not c.passes or c.sees != "context":
+        if not c.passes or c.sees not in REREADS:
             return None
         hidden = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device).scatter(1, at, True)
-        visible = torch.cat([~hidden, torch.ones_like(at, dtype=torch.bool)], 1)[:, None, None]  # (b, 1, 1, t + m)
+        words = ~hidden[:, None, None].expand(-1, -1, at.shape[1], -1)  # (b, 1, m, t)
+        blanks = torch.ones(at.shape[1], at.shape[1], dtype=torch.bool, device=h.device)
+        blanks = torch.eye(at.shape[1], dtype=torch.bool, device=h.device) if c.sees == "window" else blanks
+        visible = torch.cat([words, blanks.expand(len(h), 1, -1, -1)], -1)  # (b, 1, m, t + m)
         return visible, {
             block: block.prepared(h, read_only=True) for block in dict.fromkeys(b for k in range(c.passes) for b in self.blocks(k))
         }
