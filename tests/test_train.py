@@ -299,7 +299,7 @@ def test_averaged_weights_follow_every_optimiser_step():
     _, weights = models_and_weights(task, (0,))
     ema, expected, seen = weights.w.detach().clone(), weights.w.detach().clone(), []
     update = weights.update
-    weights.update = lambda optimizer: (update(optimizer), seen.append(weights.w.detach().clone()))
+    weights.update = lambda *a: (update(*a), seen.append(weights.w.detach().clone()))
     step(task, spec, weights, adamw([weights.w], spec.train), task.batches(0, 0, 1)[0], ema)
     for w in seen:
         expected = 0.75 * expected + 0.25 * w
