@@ -126,7 +126,7 @@ fig, ax = plt.subplots(figsize=(7, 5))
 plots.forest(
     [{"name": r.arm, "effect": r.thinking} for r in table.itertuples()],
     ax,
-    xlabel="accuracy gained by passes beyond training (points), unseen longer chains",
+    xlabel="accuracy gained on longer chains (points)",
 )
 save(
     fig,
@@ -196,7 +196,7 @@ say("\n".join(verdicts) or "No model has reached enough lengths yet.")
 # one that carries its work in its state goes on from the other's (0 or less). Latents are centred, and the likeness of different windows subtracted.
 
 # %%
-aligned = report.alignments(store, hops)
+aligned = {arm: v for arm, v in report.alignments(store, hops).items() if arm in (*shown, "TRM")}
 fig, ax = plt.subplots()
 if aligned:
     plots.band_lines(aligned, ax, "hops k from start to answer")
@@ -284,7 +284,8 @@ for ax, g in zip(np.atleast_1d(axes), doses, strict=True):
         )
     ax.axhline(lang.groups[g], color="#444444", linestyle=":")
     ax.set_title(f"{lang.groups[g]:.2f} nats", fontsize=10)
-    ax.set_xscale("log")
+    plots.plain_log(ax, "x", (1, 3))
+    ax.tick_params(axis="x", labelsize=8)
     if not found:
         plots.pending(ax, "dose")
 np.atleast_1d(axes)[0].set_ylabel("coordination (nats)")
@@ -324,7 +325,7 @@ for row, blanks in enumerate((2, 3)):
             )
         plots.pending(ax, f"{blanks} blanks, {where}") if not found else ax.set_title(f"{blanks} blanks, {where}", fontsize=10)
         if found:
-            ax.set_xscale("log")
+            plots.plain_log(ax, "x", (1, 2, 5))
             ax.legend(fontsize=8)
 fig.supxlabel("MFLOP a window", fontsize=11)
 fig.supylabel("nats recovered", fontsize=11)

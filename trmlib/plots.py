@@ -77,7 +77,7 @@ def forest(rows, ax, zone=None, xlabel=""):
     ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
-    ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter())
     return ax
 
 
@@ -129,18 +129,21 @@ def bars(long, ax, x, y, hue, xlabel=""):
     return ax
 
 
-def plain_log(ax):
-    """A logarithmic y axis whose ticks are plain numbers."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.yaxis.set_minor_locator(NullLocator())
+def plain_log(ax, which="y", ticks=(1, 1.2, 1.5, 2, 3, 5, 7)):
+    """A logarithmic axis whose ticks are plain numbers: `ticks` times the powers of ten."""
+    ax.set(**{f"{which}scale": "log"})
+    axis = getattr(ax, f"{which}axis")
+    axis.set_major_locator(LogLocator(10, subs=ticks))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_locator(NullLocator())
     return ax
 
 
-def table(df, ax, fontsize=9):
-    """A frame of strings drawn as a table."""
+def table(df, ax, fontsize=9, fits=84):
+    """A frame of strings drawn as a table; smaller where its columns hold more than `fits` characters together."""
     ax.set_axis_off()
+    letters = sum(max(len(str(v)) for v in (name, *df[name])) + 2 for name in df)
+    fontsize = min(fontsize, fontsize * fits / letters)
     drawn = ax.table(cellText=df.values, colLabels=list(df.columns), loc="center", cellLoc="right", colLoc="right", edges="horizontal")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(fontsize)

@@ -168,6 +168,7 @@ def article_values(df, profile):
         "change": percent(e) if e else "(pending)",
         "seeds": e.n if e else 0,
         "verdict": word,
+        "plain_depth": percent(effect(df, "4-blocks", "baseline")),
         "restored": percent(unequal_steps(df, "joint")),
         "restored_baseline": percent(unequal_steps(df, "baseline")),
         "conclusion": "The difference was training time, not thinking time."

@@ -301,9 +301,9 @@ def advice(store, frames):
     if c is not None and one is not None:
         at = kinds(hops)["trained"]
         e = stats.paired(c[:, passes_of(whole(hops, "8 passes")[0]), at].mean(1), one[:, 1, at].mean(1))
-        row("many serial steps, seen lengths", "trained passes", points(e), "1 pass a hop", f"{e.n} seeds")
+        row("many steps, seen lengths", "trained passes", points(e), "1 pass a hop", f"{e.n} seeds")
     else:
-        row("many serial steps, seen lengths", "trained passes", pending, "–", "–")
+        row("many steps, seen lengths", "trained passes", pending, "–", "–")
     best = max((r for r in table.itertuples() if r.thinking), key=lambda r: r.thinking.estimate, default=None)
     row("more steps than in training", f"more passes ({best.arm})" if best else "more passes", points(best.thinking) if best else pending, "2 × the passes" if best else "–",
         f"{best.thinking.n} seeds" if best else "–")  # fmt: skip
@@ -317,7 +317,7 @@ def advice(store, frames):
                 "answers must agree",
                 spend,
                 f"{mean / dose:.0%} of the shared nats",
-                f"× {flops / base:.1f} ({arm})",
+                f"× {flops / base:.1f}",
                 f"{compare.enough(dial)} seeds",
             )
         else:
