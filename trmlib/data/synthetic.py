@@ -128,12 +128,13 @@ class Hops(Language):
     each element points to the next, the last to itself. At every start the end of its chain is to be named.
 
     The chains look alike, so whoever has not followed all k hops knows only that it is one of the ends. The starts of a
-    window are questions of their own: they are asked together to spend less on reading."""
+    window are questions of their own: they are asked together to spend less on reading. Short ways are drawn more often: a
+    curriculum."""
 
     length: int = 16  # the longest way from a start to its end, in hops
     chains: int = 2
     starts: int = 8  # questions a window
-    trained: tuple = (1, 2, 3, 4, 6, 8)  # hops k of the training windows; all of 1 … length are tested
+    trained: tuple = (1,) * 8 + (2,) * 4 + (3, 3, 4, 4, 6, 8)  # k of the training questions, drawn from these; 1 … length are tested
 
     def __post_init__(self):
         if min(self.length, self.chains, self.starts) < 1:
