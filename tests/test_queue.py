@@ -339,6 +339,21 @@ def evaluation(record, **changes):
     return {"experiment": "masked", "name": "leak_probe", "runs": [key_of(record)], "result": {"leak": 0.25}, **changes}
 
 
+def test_a_single_evaluation_file_is_added(store, second, record):
+    store.add(record)
+    store.add_evaluation(evaluation(record))
+    [path] = queue.evaluation_files(store)
+    assert queue.add([path], second) == {"added": [f"evaluations/single/{path.name}"], "known": [], "refused": []}
+    assert second.evaluations("masked", "leak_probe") == store.evaluations("masked", "leak_probe")
+
+
+def test_a_pack_never_replaces_an_earlier_one(store, record, tmp_path):
+    store.add(record)
+    for _ in range(3):
+        queue.pack(store, store.records(), [], tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("records*.zip")) == ["records-2.zip", "records-3.zip", "records.zip"]
+
+
 def test_evaluations_travel_with_the_records(store, second, record, tmp_path):
     store.add(record)
     store.add_evaluation(evaluation(record))

@@ -17,7 +17,7 @@ import threading
 import time
 import zipfile
 from contextlib import ExitStack
-from itertools import groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -191,7 +191,9 @@ def worker_main(job):
 
 
 def pack(store, keys, evaluations, out):
-    """Write records.zip (the given keys and evaluation files) and checkpoints.zip.1of3 … (what is under way) into the folder `out`."""
+    """Write records.zip (the given keys and evaluation files) and checkpoints.zip.1of3 … (what is under way) into the folder `out`.
+
+    Records packed there before are kept: the next pack is records-2.zip."""
     out, records = Path(out), io.BytesIO()
     with zipfile.ZipFile(records, "w", zipfile.ZIP_DEFLATED) as z:
         for path in sorted(store.root.glob("*/*.json")):
@@ -199,7 +201,8 @@ def pack(store, keys, evaluations, out):
                 z.write(path, f"records/{path.parent.name}/{path.name}")
         for path in sorted(evaluations):
             z.write(path, f"evaluations/{path.parents[1].name}/{path.name}")
-    write_atomically(out / "records.zip", records.getvalue())
+    names = (out / f"records{number}.zip" for number in chain([""], (f"-{i}" for i in count(2))))
+    write_atomically(next(n for n in names if not n.exists()), records.getvalue())
     chosen, size = [], 0
     for path in sorted((store.cache / "checkpoints").glob("*.safetensors"), key=os.path.getmtime, reverse=True):
         if size + path.stat().st_size <= PACKED_CHECKPOINTS:
@@ -216,7 +219,7 @@ def pack(store, keys, evaluations, out):
 
 
 def add(files, store):
-    """Merge what another machine brought: records.zip, single records, all parts of a checkpoints.zip.
+    """Merge what another machine brought: records.zip, single records and evaluations, all parts of a checkpoints.zip.
     Returns {"added": [...], "known": [...], "refused": [reasons]}. Nothing in a file is trusted: names are
     matched, sizes bounded, contents checked, and the store alone decides where a thing is written."""
     result = {"added": [], "known": [], "refused": []}
@@ -255,7 +258,8 @@ def contents(files):
         if part:
             parts.setdefault((file.parent, int(part[2])), {})[int(part[1])] = data
         elif file.suffix == ".json":
-            yield f"records/single/{file.name}", data
+            kind = "evaluations" if b'"runs":' in data else "records"
+            yield f"{kind}/single/{file.name}", data
         else:
             yield from unzip(file.name, data)
     for (_, n), found in parts.items():
