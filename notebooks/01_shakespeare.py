@@ -39,11 +39,11 @@ from trmlib import compare, plots, stats
 from trmlib.experiments import shakespeare_report as report
 from trmlib.export import percent, save_table, say
 from trmlib.runs import Store
-from trmlib.tables import frame, records_digest
+from trmlib.tables import records_digest, shown
 
 plots.style()
 store = Store()
-df = frame(store, "shakespeare", profile)
+df, profile = shown(store, "shakespeare", profile)
 digest, about = records_digest(df), compare.label(df, profile)
 claimed = report.CLAIMED
 
@@ -258,10 +258,10 @@ pd.DataFrame({
 # A step of the TRM runs the stack 22 times, a step of the baseline once. The same curves over the training compute that was spent.
 
 # %%
-shown = ready("mask", "parallel", "baseline", "baseline-compute", "baseline-everywhere")
+at_hand = ready("mask", "parallel", "baseline", "baseline-compute", "baseline-everywhere")
 fig, ax = plt.subplots()
-if shown:
-    plots.band_lines(report.flops_bands(df, shown), ax, "training TFLOP")
+if at_hand:
+    plots.band_lines(report.flops_bands(df, at_hand), ax, "training TFLOP")
     plots.plain_log(ax)
     ax.set_xscale("log")
     ax.set_ylabel("perplexity a character, fixed windows")
@@ -282,8 +282,8 @@ plt.show()
 # of them would keep helping.
 
 # %%
-shown = ready("mask", "last", "zeros", "noise", "every-pass", "T-1", "T-6")
-series = compare.pass_bands(df, shown)
+at_hand = ready("mask", "last", "zeros", "noise", "every-pass", "T-1", "T-6")
+series = compare.pass_bands(df, at_hand)
 fig, ax = plt.subplots()
 if series:
     plots.lines({a: tuple(v[1:] for v in s) for a, s in series.items()}, ax, "refinements at test time", "perplexity a character, part B")

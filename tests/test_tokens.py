@@ -131,7 +131,7 @@ def test_bad_vocabularies(corpus):
 
 
 def test_bad_configs():
-    assert error(TokensConfig, "x", "letters") == "tokeniser 'letters' is unknown; choose one of words, pieces"
+    assert error(TokensConfig, "x", "letters") == "tokeniser 'letters' is unknown; choose one of words, lower, pieces"
     with pytest.raises(TrmError, match="^order 'random' is unknown; choose one of shuffled, sequential$"):
         TokensConfig(order="random")
     with pytest.raises(TrmError, match=r"^chunk=5 must lie in 1 … context=4 and stride=1 must be ≥ 1$"):

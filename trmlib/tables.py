@@ -107,6 +107,14 @@ def frame(store, experiment, profile):
     return df[(df.device == device) & (df.precision == precision)].reset_index(drop=True)
 
 
+def shown(store, experiment, profile):
+    """(frame, profile) of the records that a chapter shows: those of the profile, or where "full" has none yet, of "cpu"."""
+    df = frame(store, experiment, profile)
+    if profile == "full" and not len(df) and len(cut := frame(store, experiment, "cpu")):
+        return cut, "cpu"
+    return df, profile
+
+
 def curves(df, value="nll"):
     """Long frame (arm, seed, step, value) of the curves in a frame of records."""
     parts = [

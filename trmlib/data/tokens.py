@@ -26,7 +26,8 @@ from trmlib.errors import TrmError
 from trmlib.runs import Store, write_atomically
 
 PAD = 0
-KINDS = {"words": ("<PAD>", "<UNK>", "<EOS>"), "pieces": ("<PAD>",)}  # tokeniser → its special tokens, the first ids
+WORDS = ("<PAD>", "<UNK>", "<EOS>")
+KINDS = {"words": WORDS, "lower": WORDS, "pieces": ("<PAD>",)}  # tokeniser → its special tokens, the first ids; lower: words, lower-cased
 ORDERS = ("shuffled", "sequential")
 SCHEMA = 1
 
@@ -36,7 +37,7 @@ class TokensConfig:
     """A corpus cut into windows of context and chunk, and the order in which they are seen."""
 
     corpus: str = "wiki-core"  # name in `sources.CORPORA`, or "toy-language" (embedded, generated)
-    tokeniser: str = "pieces"  # byte-level byte-pair pieces, or words split at white space
+    tokeniser: str = "pieces"  # byte-level byte-pair pieces, words split at white space, or lower: those in lower case
     vocab: int = 4096  # tokens, the special ones included
     context: int = 64  # tokens that are read
     chunk: int = 4  # tokens that are predicted
@@ -67,9 +68,9 @@ class Tokeniser:
 
     def encode(self, lines):
         """Lines with their line ends → for each an array of ids."""
-        if self.kind == "words":
+        if self.kind != "pieces":
             ids = ids_of(self.names)
-            return [np.array([ids.get(w, 1) for w in line.split()] + [2]) for line in lines]
+            return [np.array([ids.get(w, 1) for w in words(self.kind, line)] + [2]) for line in lines]
         return [np.array(e.ids, np.int64) + len(KINDS["pieces"]) for e in byte_pair(self.model).encode_batch_fast(lines, False)]
 
 
@@ -81,6 +82,10 @@ class Tokens:
     articles: np.ndarray  # (articles,) the first token of each
     bytes: int  # of UTF-8 text, blank lines left out
     fingerprint: str
+
+
+def words(kind, line):
+    return (line.lower() if kind == "lower" else line).split()
 
 
 @cache
@@ -105,8 +110,8 @@ def learn(kind, vocab, lines):
     if vocab <= len(special) + 256 * (kind == "pieces"):
         raise TrmError(f"vocabulary of {vocab} is too small for {kind}: {len(special) + 256 * (kind == 'pieces')} of it are fixed")
     found, names, model = 0, (), ""
-    if kind == "words":
-        counts = Counter(w for line in lines for w in line.split())
+    if kind != "pieces":
+        counts = Counter(w for line in lines for w in words(kind, line))
         names, found = tuple(sorted(counts, key=lambda w: (-counts[w], w))[: vocab - len(special)]), len(counts)
         size = [0, 0, 2, *(len(w.encode()) + 1 for w in names)]  # a word and a space; a line's first space and its end
     else:

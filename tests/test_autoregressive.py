@@ -1,0 +1,118 @@
+"""Chapter 03: its grid, what its arms may see, and its report on records made by hand."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trmlib import tables
+from trmlib.data import tokens
+from trmlib.experiments import autoregressive
+from trmlib.experiments import autoregressive_evaluations as evaluations
+from trmlib.experiments import autoregressive_report as report
+from trmlib.experiments.autoregressive import BASELINE, TRM, UNSHIFTED, Task
+from trmlib.models.chunk import ChunkLM
+from trmlib.train import Weights, costs, train
+
+EXPERIMENTS = ("autoregressive",)
+
+
+def smoke(arm, **changes):
+    spec = next(r.spec for r in autoregressive.grid("smoke") if r.arm == arm)
+    return replace(spec, train=replace(spec.train, **changes))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+def test_every_run_of_the_grid_is_one_of_its_own(profile):
+    runs = autoregressive.grid(profile)
+    assert len({r.spec.hash for r in runs}) == len(runs) == len({(r.arm, r.spec.seed) for r in runs})
+    named = {arm for a, b, _ in report.PRIMARY for arm in (a, b)}
+    assert named <= {r.arm for r in runs}
+    assert [r.arm for r in runs if r.spec.seed == 0][:4] == ["baseline, no shift", "TRM, no shift", "baseline", "TRM"]
+
+
+def test_passes_cost_no_parameters_and_the_compute_is_counted():
+    count = {name: sum(p.numel() for p in ChunkLM(m, 5000, 16, 2).parameters()) for name, m in autoregressive.MODELS.items()}
+    assert len({count[a] for a in count if a != "6-blocks"}) == 1
+    assert count["6-blocks"] - count["baseline"] == 4 * (12 * 128**2 + 13 * 128)
+    flops = {}
+    for arm in ("baseline", "TRM"):
+        task = Task(replace(smoke(arm), model=autoregressive.MODELS[arm], data=replace(smoke(arm).data, context=16)))
+        flops[arm] = costs(task, task.spec, Weights([task.model()], torch.device("cpu")), torch.device("cpu"))[0]
+    assert flops["TRM"] / flops["baseline"] == pytest.approx(autoregressive.COMPUTE, abs=0.35)
+
+
+def test_without_the_shift_each_slot_sees_its_own_target_and_with_it_only_earlier_ones(store):
+    for arm, leaks in (("baseline, no shift", True), ("TRM, no shift", True), ("baseline", False), ("TRM", False)):
+        task = Task(smoke(arm))
+        torch.manual_seed(0)
+        matrix = evaluations.leak_probe(task, task.model())["as trained"]
+        assert (np.diag(matrix).min() > 1e-4) == leaks and matrix[0, 1] == 0 and matrix[1, 0] > 0
+
+
+def test_the_missing_shift_is_learnt_to_perplexity_one_and_the_honest_model_is_not(store):
+    found = {}
+    for arm in ("baseline, no shift", "baseline"):
+        spec = smoke(arm, steps=300, eval_every=100)
+        found[arm] = train(Task(spec), [spec], store)[0]["metrics"]["nll_b"]
+    assert found["baseline, no shift"] < 0.3 < 0.5 * found["baseline"]
+
+
+def test_passes_are_scored_beyond_the_trained_ones():
+    task = Task(smoke("TRM"))
+    torch.manual_seed(0)
+    model = task.model()
+    nll = evaluations.passes(task, model)["nll_b"]
+    assert nll.shape == (9,) and nll[3] == pytest.approx(task.final(model)["metrics"]["nll_b"], abs=1e-5)
+
+
+def test_words_may_be_lower_cased():
+    t = tokens.learn("lower", 6, ["The the cat", "a The"])
+    assert t.names[3:] == ("the", "a", "cat") and t.encode(["THE Dog"])[0].tolist() == [3, 1, 2]
+
+
+# ---------------------------------------------------------------- report
+
+
+def frame(**arms):
+    rows = []
+    for arm, ppls in arms.items():
+        for s, ppl in enumerate(ppls):
+            rows.append({"arm": arm, "seed": s, "key": f"{arm}{s}", "status": "recorded", "nll_b": math.log(ppl), "nll_a": math.log(ppl),
+                         "record": {"profile": "smoke", "experiment": "autoregressive"}})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+FOUR = {"baseline, no shift": (1.04, 1.05), "TRM, no shift": (1.05, 1.06), "baseline": (200, 210), "TRM": (201, 209)}
+
+
+def test_the_verdict_needs_the_leak_to_restore_the_claim_and_the_shift_to_remove_it():
+    word, ppl = report.verdict(frame(**FOUR))
+    assert word == "artefact (of a missing shift)" and ppl["baseline"] == pytest.approx(math.sqrt(200 * 210))
+    assert report.verdict(frame(**FOUR | {"TRM, no shift": (1.05, 1.5)}))[0] == "inconclusive"
+    assert report.verdict(frame(**FOUR | {"TRM": (1.05, 209)}))[0] == "inconclusive"
+    assert report.verdict(frame(**{k: v for k, v in FOUR.items() if k != "TRM"})) == ("open", {})
+    assert set(UNSHIFTED) < set(FOUR) and TRM.T == 3 and BASELINE.T == 1
+
+
+def test_tables_of_settings_tuning_and_passes_by_hand():
+    df = frame(**FOUR, **{"baseline (chunk 4)": (100, 100), "TRM (chunk 4)": (90, 90), "TRM (lr 0.001)": (8, 2), "8-passes": (400, 400)})
+    row = report.settings(df).set_index("setting").loc["chunk 4"]
+    assert row["baseline"] == pytest.approx(100) and row["effect"].estimate == pytest.approx(-0.1) and row["TRM, no shift"] is None
+    rates, mean, *_ = report.tuning(df)["TRM"]
+    assert rates == [0.001] and mean[0] == pytest.approx(4)
+    passes, mean, *_ = report.trained_passes(df)
+    assert passes == [1, 3, 8] and mean[2] == pytest.approx(400)
+    assert report.trained_passes(frame(baseline=(2, 2))) is None
+
+
+def test_a_chapter_shows_the_cut_profile_where_the_full_one_has_no_records(monkeypatch):
+    full, cut = frame(), frame(**FOUR)
+    monkeypatch.setattr(tables, "frame", lambda store, experiment, profile: {"full": full, "cpu": cut, "smoke": full}[profile])
+    assert tables.shown(None, "autoregressive", "full")[1] == "cpu" and len(tables.shown(None, "autoregressive", "full")[0]) == 8
+    assert tables.shown(None, "autoregressive", "smoke")[1] == "smoke"
+    full = frame(baseline=(2, 2))
+    assert tables.shown(None, "autoregressive", "full")[1] == "full"

@@ -1,0 +1,73 @@
+"""Left to right on WikiText-2: the earlier system without its shift, the corrected one, and what passes are worth to a causal model."""
+
+from dataclasses import replace
+
+from trmlib.data.tokens import TokensConfig
+from trmlib.experiments import autoregressive_evaluations as evaluations  # noqa: F401, part of what an experiment offers
+from trmlib.experiments import capacity
+from trmlib.models.chunk import ChunkConfig
+from trmlib.runs import Run, Spec, TrainConfig
+
+NAME = "autoregressive"
+SEEDS = (0, 1, 2, 3, 4)
+TUNING_SEEDS = (100, 101, 102)
+
+BASELINE = ChunkConfig(  # the earlier stack and its initial values, with the shift it lacked
+    d=128, start="shifted", encode=False, causal=True, n=0, T=1, gradient="all", tied_head=False, init=0
+)
+TRM = replace(BASELINE, T=3)  # the same stack again on its own slots, the context embedded again each time
+UNSHIFTED = {"baseline, no shift": replace(BASELINE, start="target"), "TRM, no shift": replace(TRM, start="target")}  # as it was
+COMPUTE = 3  # baseline steps that cost as much as one of the TRM (counted: tests/test_autoregressive.py)
+MODELS = {  # arm → model, in the order in which the queue takes them
+    **UNSHIFTED,
+    "baseline": BASELINE,
+    "TRM": TRM,
+    "baseline-compute": BASELINE,
+    "6-blocks": replace(BASELINE, blocks=6),
+    "baseline-everywhere": replace(BASELINE, everywhere=True),
+    "TRM-everywhere": replace(TRM, everywhere=True),
+    "every-pass": replace(TRM, loss_passes="every"),
+    "recursion": replace(TRM, n=2, gradient="last"),
+    **{f"{T}-passes": replace(BASELINE, T=T) for T in (2, 5, 8)},
+}
+SETTINGS = {  # what was tried then, one at a time: name → (fields of the data, fields of the model)
+    "context 32": ({"context": 32}, {}),
+    "context 8": ({"context": 8}, {}),
+    "chunk 4": ({"chunk": 4}, {}),
+    "10,000 words": ({"vocab": 10_000}, {}),
+    "dropout 0.3": ({}, {"dropout": 0.3}),
+    "dropout 0.5": ({}, {"dropout": 0.5}),
+}
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+SHORT = 10  # the settings are trained for a tenth of the steps
+
+
+def grid(profile):
+    """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first."""
+    smoke = profile == "smoke"
+    data = TokensConfig(corpus="wikitext-2", tokeniser="lower", vocab=5_000, context=16, chunk=2)
+    train = TrainConfig(steps=2_000 if profile == "cpu" else 20_000)
+    if smoke:
+        data = replace(data, corpus="toy-language", vocab=60, context=8, curve_windows=32)
+        train = TrainConfig(steps=20, batch=8, lr=3e-3, eval_every=10)
+    seeds, runs = SEEDS[: 2 if smoke else None], []
+
+    def arm(name, model, tier, data=data, train=train, seeds=seeds):
+        model = replace(model, d=16, heads=2) if smoke else model
+        runs.extend(Run(Spec(NAME, model, data, train, s), name, profile, 1000 * tier + s) for s in seeds)
+
+    for i, (name, model) in enumerate(MODELS.items()):
+        times = COMPUTE if name == "baseline-compute" else 1
+        arm(name, model, i, train=replace(train, steps=times * train.steps, eval_every=times * train.eval_every))
+    short = train if smoke else replace(train, steps=max(250, train.steps // SHORT))
+    for setting, (of_data, of_model) in list(SETTINGS.items())[2 : 3 if smoke else None] if smoke else SETTINGS.items():
+        for name in (*UNSHIFTED, "baseline", "TRM"):
+            arm(f"{name} ({setting})", replace(MODELS[name], **of_model), 20, replace(data, **of_data), short)
+    for name in ("baseline", "TRM"):
+        for lr in RATES[: 1 if smoke else None]:
+            arm(f"{name} (lr {lr:g})", MODELS[name], 21, train=replace(train, lr=lr), seeds=TUNING_SEEDS[: len(seeds)])
+    return sorted(runs, key=lambda r: r.priority)
+
+
+build = capacity.build
+Task = capacity.Task  # windows of token ids, a chunk of them predicted; figures from part B

@@ -1,0 +1,126 @@
+"""What chapter 03 shows: records → tidy frames and verdicts. No training, no plotting."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from trmlib import stats
+from trmlib.compare import effect, enough, evaluation_frame, scores
+from trmlib.experiments import grid
+from trmlib.experiments.autoregressive import RATES, SETTINGS, UNSHIFTED
+
+# What the write-ups say (documents 000 and 001 of the sources).
+CLAIMED = {"baseline_ppl": 1.043, "trm_ppl": 1.051}
+NEAR_ONE = 1.1  # a perplexity below this is "≈ 1.04": nothing is left to predict
+PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, rival, what it separates)
+    ("TRM", "baseline", "three passes or one: same parameters, same steps"),
+    ("TRM", "baseline-compute", "three passes or three times the steps: same compute of training"),
+    ("TRM", "6-blocks", "three passes of two blocks or six blocks: same depth"),
+    ("TRM-everywhere", "baseline-everywhere", "the same where every position is trained, as is usual"),
+    ("recursion", "TRM", "TRM's own recursion (n = 2, T = 3) or plain passes"),
+    ("every-pass", "TRM", "every pass read out and trained or the last alone"),
+    ("8-passes", "TRM", "eight passes or three"),
+]
+
+
+def complete(df, arm):
+    """Are all seeds of an arm there?"""
+    return df[df.arm == arm].seed.nunique() >= enough(df)
+
+
+def rival(arm):
+    """The baseline of an arm's own setting: of "TRM (chunk 4)" it is "baseline (chunk 4)"."""
+    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
+
+
+def arms(df):
+    """A row an arm of the grid: seeds, perplexity, change against its baseline (`effect`), and what it costs."""
+    rows = []
+    for arm in dict.fromkeys(r.arm for r in grid("full") if r.spec.experiment == "autoregressive"):
+        g = df[df.arm == arm]
+        if not len(g):
+            rows.append({"arm": arm, "seeds": 0})
+            continue
+        rows.append({
+            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
+            "accuracy": g.accuracy_b.mean(), "effect": None if arm == rival(arm) or "(lr" in arm else effect(df, arm, rival(arm)),
+            "parameters": int(g.parameters.iloc[0]), "train_pflop": g.train_flops.iloc[0] / 1e15, "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict(df):
+    """(verdict, perplexities) on "1.04 for both models".
+
+    *Artefact*: read where the token is the input, every seed of both models lies below 1.1; with the shift none of either does."""
+    names = (*UNSHIFTED, "baseline", "TRM")
+    if not all(complete(df, a) for a in names):
+        return "open", {}
+    ppl = {a: np.exp(scores(df, a).to_numpy()) for a in names}
+    leaking = all((ppl[a] < NEAR_ONE).all() for a in UNSHIFTED)
+    honest = all((ppl[a] > NEAR_ONE).all() for a in ("baseline", "TRM"))
+    word = "artefact (of a missing shift)" if leaking and honest else "inconclusive"
+    return word, {a: float(np.exp(np.log(v).mean())) for a, v in ppl.items()}
+
+
+def settings(df):
+    """What was tried then: a row a setting, perplexities of all four models, the change from baseline to TRM with the shift."""
+    rows = []
+    for setting in SETTINGS:
+        row = {"setting": setting}
+        for name in (*UNSHIFTED, "baseline", "TRM"):
+            arm = f"{name} ({setting})"
+            row[name] = math.exp(scores(df, arm).mean()) if complete(df, arm) else None
+        row["effect"] = effect(df, f"TRM ({setting})", f"baseline ({setting})")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def tuning(df):
+    """{model: (learning rates, perplexity mean, low, high)} on part A, over the tuning seeds."""
+    out = {}
+    for name in ("baseline", "TRM"):
+        found = {lr: scores(df, f"{name} (lr {lr:g})", "nll_a").to_numpy() for lr in RATES}
+        found = {lr: v for lr, v in found.items() if len(v) > 1}
+        if found:
+            n = min(map(len, found.values()))
+            out[name] = (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
+    return out
+
+
+def trained_passes(df):
+    """(passes, perplexity mean, low, high) of models trained with 1, 2, 3, 5, 8 passes, or None with fewer than two."""
+    names = {1: "baseline", 2: "2-passes", 3: "TRM", 5: "5-passes", 8: "8-passes"}
+    found = {T: scores(df, arm).to_numpy() for T, arm in names.items() if complete(df, arm)}
+    if len(found) < 2:
+        return None
+    n = min(map(len, found.values()))
+    return (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
+
+
+def more_passes(store, df):
+    """{arm: (passes at test time, perplexity mean, low, high)}."""
+    found = {}
+    for (arm, _), result in sorted(evaluation_frame(store, df, "passes").items()):
+        found.setdefault(arm, []).append(result["nll_b"])
+    return {arm: (np.arange(len(v[0])), *(np.exp(b) for b in stats.band(np.array(v)))) for arm, v in found.items() if len(v) >= enough(df)}
+
+
+def leak_matrices(store, df):
+    """{arm: dependency matrix}, mean over seeds."""
+    found = {}
+    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
+        found.setdefault(arm, []).append(result["as trained"])
+    return {arm: np.mean(v, 0) for arm, v in found.items()}
+
+
+def answer(store, profile):
+    """This task's place in the answer of chapter 06: no slot needs another that is not there yet (coordination 0)."""
+    from trmlib.tables import shown
+
+    df, _ = shown(store, "autoregressive", profile)
+    e = effect(df, "TRM", "baseline")
+    return (
+        [] if e is None else [{"task": "left to right", "depth": 1, "coordination": 0.0, "gain": -e.estimate, "evidence": f"{e.n} seeds"}]
+    )
