@@ -306,7 +306,7 @@ def test_a_checkpoint_of_a_recorded_run_is_not_taken(store, second, whole, tmp_p
     checkpoint = unfinished(second, smoke_run(**small(steps=40)))
     queue.pack(second, [], [], tmp_path)
     queue.pack(whole, whole.records(), [], tmp_path)
-    result = queue.add([tmp_path / "records.zip", tmp_path / "checkpoints.zip.1of1"], store)
+    result = queue.add([tmp_path / "records-2.zip", tmp_path / "checkpoints.zip.1of1"], store)
     assert len(result["added"]) == 1 and result["known"] == [f"checkpoints/{checkpoint.name}"]
     assert list((store.cache / "checkpoints").iterdir()) == []
 
