@@ -282,7 +282,7 @@ def unzip(name, data):
                 if len(content) > limit:
                     raise TrmError(f"{name}: {entry.filename} is larger than {limit} bytes; not read")
                 yield entry.filename, content
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zipfile.zlib.error, lzma.LZMAError) as e:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, zipfile.zlib.error, lzma.LZMAError) as e:
         raise TrmError(f"{name} is not a whole zip archive ({e}); copy it again") from None
 
 
