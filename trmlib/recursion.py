@@ -27,15 +27,16 @@ def latent_recursion(net, x, y, z, n, with_grad=None):
     return y, z
 
 
-def deep_recursion(net, x, y, z, n, T, with_grad=1):
-    """Run `latent_recursion` T times, only the last `with_grad` of them with gradient (paper: 1)."""
+def deep_recursion(net, x, y, z, n, T, with_grad=1, updates=None, single=False):
+    """Run `latent_recursion` T times, only the last `with_grad` of them with gradient (paper: 1), and of these only the last
+    `updates` latent updates (1: the one-step gradient). With a `single` latent, z goes on from the answer."""
     if not 1 <= with_grad <= T:
         raise ValueError(f"with_grad must lie in 1..T={T}, got {with_grad}")
     with torch.no_grad():
         for _ in range(T - with_grad):
-            y, z = latent_recursion(net, x, y, z, n)
+            y, z = latent_recursion(net, x, y, y if single else z, n)
     for _ in range(with_grad):
-        y, z = latent_recursion(net, x, y, z, n)
+        y, z = latent_recursion(net, x, y, y if single else z, n, updates)
     return y, z
 
 
