@@ -1,21 +1,27 @@
 """Where a corpus comes from: a data root on disk, else the Hugging Face hub, else an error that says how to get it.
 
 The data root is one setting: the environment variable TRM_DATA (or `--data-root`). Its layout is
-`<root>/<folder>/<split>.txt.xz` (or `.txt`), as the table below names it.
+`<root>/<folder>/<split>.txt.xz` (or `.txt`; of puzzles `.csv.gz` or `.csv`), as the table below names it.
 """
 
+import csv
+import gzip
 import hashlib
 import lzma
 import os
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trmlib.errors import TrmError
 
 
+TEXT, TABLE = (".txt.xz", ".txt"), (".csv.gz", ".csv")
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """A text corpus: where it lies, where else it can be had, and how to know that it is whole."""
+    """A corpus, of text or a table of puzzles: where it lies, where else it can be had, and how to know that it is whole."""
 
     name: str
     folder: str
@@ -27,8 +33,15 @@ class Corpus:
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)  # split → its part of the one text that all splits are cut from
     hub_split: str | None = None  # what the hub calls that one text
     lines: dict[str, int] = field(default_factory=dict)  # split → lines, for the progress bar
+    columns: tuple[str, ...] = ()  # of a table
+
+    @property
+    def endings(self):
+        """What a file's name may end in, the preferred first."""
+        return TABLE if self.columns else TEXT
 
 
+PUZZLES = ("source", "question", "answer", "rating")
 CORPORA = {
     c.name: c
     for c in [
@@ -80,6 +93,28 @@ CORPORA = {
             {"train": (0.0, 0.9), "validation": (0.9, 1.0)},
             "train+validation+test",
         ),
+        Corpus(  # drawn from sources that Sudoku-Extreme also names; harder in its hard part
+            "sudoku-hard",
+            "sudoku",
+            None,
+            "4.6 MB",
+            "community collections, published with the tdoku benchmarks",
+            {s: s for s in ("train", "test")},
+            {
+                "train": "940ebdc8a0bd0751520ae2a82194aa7a499b01449b565bd54b5ec626d0bb2d61",
+                "test": "4055c8fefdbb88376601f65b89850e7adfebc89f157b8e249292358454d519ff",
+            },
+            columns=PUZZLES,
+        ),
+        Corpus(
+            "sudoku-extreme",
+            "sudoku-extreme",
+            ("sapientinc/sudoku-extreme",),
+            "0.8 GB",
+            "community collections, published with the tdoku benchmarks",
+            {s: s for s in ("train", "test")},
+            columns=PUZZLES,
+        ),
     ]
 }
 
@@ -105,7 +140,7 @@ def find(name, split):
     if not root.is_dir():
         raise TrmError(f"data root {root} (TRM_DATA) is not a folder; point TRM_DATA at one or unset it")
     stem = root / c.folder / c.splits[split]
-    return next((p for p in (stem.with_name(stem.name + ".txt.xz"), stem.with_name(stem.name + ".txt")) if p.exists()), None)
+    return next((p for e in c.endings if (p := stem.with_name(stem.name + e)).exists()), None)
 
 
 def read(name, split):
@@ -132,15 +167,35 @@ def lines(name, split):
             raise TrmError(f"the hub stopped answering within {name} {split} ({type(e).__name__}); run again") from None
 
 
+def rows(name, split):
+    """A split of a table: how many rows it has, and a function from row numbers to these rows, each a tuple of strings."""
+    c, path = corpus(name), find(name, split)
+    if path is None:
+        found = _from_hub(name, split)
+        if missing := set(c.columns) - set(found.column_names):
+            raise TrmError(f"{'/'.join(c.hub)} ({split}) has no column {sorted(missing)[0]!r}, only {', '.join(found.column_names)}")
+        found = found.select_columns(list(c.columns))
+        return len(found), lambda numbers: list(zip(*(map(str, column) for column in found[[int(i) for i in numbers]].values())))
+    header, *body = _from_disk(name, split, path)
+    if tuple(header.strip().split(",")) != c.columns:
+        raise TrmError(f"{path} begins with {header.strip()[:60]!r}, expected the columns {','.join(c.columns)}")
+    return len(body), lambda numbers: [tuple(row) for row in csv.reader(body[i] for i in numbers)]
+
+
 def _from_disk(name, split, path):
-    whole, expected, at = hashlib.sha256(), corpus(name).sha256.get(split), 0
+    yield from file_lines(path, corpus(name).sha256.get(split), f"{name} {split}")
+
+
+def file_lines(path, expected=None, what=""):
+    """The lines of a file of UTF-8 text, packed (.xz, .gz) or not; after the last one its sha256 is compared with the expected."""
+    whole, at = hashlib.sha256(), 0
     try:
-        with lzma.open(path) if path.suffix == ".xz" else open(path, "rb") as f:
+        with {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)(path, "rb") as f:
             for line in f:
                 whole.update(line)
                 yield line.decode("utf-8")
                 at += len(line)
-    except (lzma.LZMAError, EOFError) as e:
+    except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as e:
         raise TrmError(f"{path} is truncated or corrupt ({e}); delete it and fetch it again") from None
     except OSError as e:
         raise TrmError(f"cannot read {path}: {e.strerror}") from None
@@ -148,13 +203,13 @@ def _from_disk(name, split, path):
         raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {at + e.start})") from None
     if expected and whole.hexdigest() != expected:
         raise TrmError(
-            f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {name} {split}; delete it and fetch it again"
+            f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {what}; delete it and fetch it again"
         )
 
 
 def _from_hub(name, split, **options):
     c = corpus(name)
-    ways = f"put it at $TRM_DATA/{c.folder}/{c.splits[split]}.txt.xz ({c.size}, {c.licence})"
+    ways = f"put it at $TRM_DATA/{c.folder}/{c.splits[split]}{c.endings[0]} ({c.size}, {c.licence})"
     if c.hub is None:
         raise TrmError(f"corpus {name} ({split}) not found; {ways}")
     ways += f", or run `trm data fetch {name}` with network access to the hub ({'/'.join(c.hub)})"
@@ -186,7 +241,8 @@ def check(name):
         try:
             path = find(name, split)
             if path is not None:
-                ok, state = True, f"whole, {sum(map(len, _from_disk(name, split, path))):,} characters"
+                sizes, ok = [len(line) for line in _from_disk(name, split, path)], True
+                state = "whole, " + (f"{len(sizes) - 1:,} puzzles" if corpus(name).columns else f"{sum(sizes):,} characters")
         except TrmError as e:
             state = str(e)
         rows.append({"corpus": name, "split": split, "path": None if path is None else str(path), "ok": ok, "state": state})
@@ -195,7 +251,10 @@ def check(name):
 
 def fetch(name):
     """As `check`, with what is not below the data root fetched from the hub."""
-    return [
-        row if row["ok"] else row | {"ok": True, "state": f"fetched, {sum(map(len, _from_hub(name, row['split'])['text'])):,} characters"}
-        for row in check(name)
-    ]
+
+    def fetched(split):
+        if corpus(name).columns:
+            return f"fetched, {rows(name, split)[0]:,} puzzles"
+        return f"fetched, {sum(map(len, _from_hub(name, split)['text'])):,} characters"
+
+    return [row if row["ok"] else row | {"ok": True, "state": fetched(row["split"])} for row in check(name)]
