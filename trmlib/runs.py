@@ -42,7 +42,7 @@ NAME = re.compile(r"[a-z0-9_-]+")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; the optimiser is AdamW."""
+    """How a model is trained."""
 
     steps: int = 20_000  # optimiser steps
     batch: int = 32  # examples a step
@@ -57,6 +57,7 @@ class TrainConfig:
     decay_to: float = 1.0  # share of lr left at the last step, reached on half a cosine from the warm-up's end; 1: constant
     forget_every: int = 0  # steps after which AdamW's moments are dropped, as by a resume that does not restore them; 0 for never
     weights: str = "fp32"  # what the weights themselves are rounded to after each step: fp32 (not at all), bf16 or fp16
+    optimizer: str = "adamw"  # or muon: hidden matrices by Muon, all else by AdamW
 
 
 @dataclass(frozen=True)

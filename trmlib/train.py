@@ -6,6 +6,8 @@ more, the model is called functionally under `vmap`.
 
 Everything random in a block of steps follows from (seed, block): a run resumed from a checkpoint takes
 the same steps as one that was never interrupted.
+
+A task that `persists` hands its carry (a dict of tensors) from step to step, and so from block to block and into checkpoints.
 """
 
 import copy
@@ -23,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.errors import TrmError
 from trmlib.layers import Block
+from trmlib.models.grid import GridBlock
+from trmlib.optim import optimizer_of
 from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
@@ -52,6 +56,12 @@ class Task(Protocol):
 
     def diverged(self):
         """The metrics of a run that diverged."""
+
+    # and, if it likes:
+    # persists = True: the carry goes on to the next batch
+    # progress(carry, i): numbers of copy i for the curve; it may empty the carry's counters
+    # inference_steps: supervision steps at inference, if not the training's
+    # work: [(share of the training, entries of a batch)]: what costs a typical step, where batches differ in theirs
 
 
 class Weights:
@@ -119,9 +129,9 @@ def rate(t, done):
     return t.lr * (t.decay_to + (1 - t.decay_to) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def step(task, spec, weights, optimizer, batch, ema):
-    """All supervision steps on one batch; returns the losses (S,) of the last."""
-    carry, t = None, spec.train
+def step(task, spec, weights, optimizer, batch, ema, carry=None):
+    """All supervision steps on one batch; returns the losses (S,) of the last, and the carry."""
+    t = spec.train
     for _ in range(t.n_sup):
         loss, carry = losses(task, weights, batch, carry)
         grads = torch.autograd.grad(loss.sum(), list(weights.leaves.values()), materialize_grads=True)
@@ -131,7 +141,7 @@ def step(task, spec, weights, optimizer, batch, ema):
         weights.update(optimizer, t.weights)
         if ema is not None:
             ema.lerp_(weights.w.detach(), 1 - t.ema)
-    return loss.detach()
+    return loss.detach(), carry
 
 
 def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf, progress=None, checkpoint_seconds=CHECKPOINT_SECONDS):
@@ -146,11 +156,12 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
         torch.manual_seed(s.seed)
         models.append(task.model())
     weights = Weights(models, device, PRECISIONS[precision])
-    optimizer = torch.optim.AdamW([weights.w], lr=t.lr, betas=(0.9, t.beta2), weight_decay=t.weight_decay, fused=True)
+    optimizer = optimizer_of(t, weights)
     ema = weights.w.detach().clone() if t.ema else None
     info = device_info(device)
     path = store.checkpoint(group_key(specs, info["kind"], precision))
-    done, curves, seconds, failed = restore(path, weights, optimizer, ema) or (0, [[] for _ in specs], 0.0, {})
+    done, curves, seconds, failed, carry = restore(path, weights, optimizer, ema) or (0, [[] for _ in specs], 0.0, {}, None)
+    persists = getattr(task, "persists", False)
     if done > t.steps:
         raise TrmError(f"checkpoint {path} holds {done} steps of a run of {t.steps}; delete it to train this run from the start")
     started = saved = time.monotonic()
@@ -166,7 +177,8 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
             optimizer.param_groups[0]["lr"] = rate(t, done)
             if t.forget_every and done and done % t.forget_every == 0:
                 optimizer.state.clear()
-            total += step(task, spec, weights, optimizer, batch, ema)
+            loss, left = step(task, spec, weights, optimizer, batch, ema, carry)
+            total, carry = total + loss, left if persists else None
             done += 1
             if progress:
                 progress(done)
@@ -174,12 +186,14 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
             if i not in failed and not math.isfinite(mean):
                 failed[i] = f"training loss became {mean} by step {done}"
             elif i not in failed:
-                curves[i].append(rounded({"step": done, "train_loss": mean, **task.curve(weights.evaluated(i, ema), specs[i], done)}))
+                halting = task.progress(carry, i) if persists else {}
+                curve = task.curve(weights.evaluated(i, ema), specs[i], done)
+                curves[i].append(rounded({"step": done, "train_loss": mean, **halting, **curve}))
         now = time.monotonic()
         late = now + 1.2 * (now - began) > deadline
         if done < t.steps and (late or now - saved > checkpoint_seconds):
             saved = now
-            save_checkpoint(path, weights, optimizer, ema, done, curves, seconds + now - started, failed)
+            save_checkpoint(path, weights, optimizer, ema, done, curves, seconds + now - started, failed, carry)
             if late:
                 return None
 
@@ -213,15 +227,16 @@ def stacked(per_seed, device):
             yield {k: torch.stack([b[k] for b in batches]).to(device) if isinstance(v, torch.Tensor) else v for k, v in first.items()}
 
 
-def save_checkpoint(path, weights, optimizer, ema, done, curves, seconds, failed):
+def save_checkpoint(path, weights, optimizer, ema, done, curves, seconds, failed, carry=None):
     state = optimizer.state[weights.w]
     tensors = {"w": weights.w.detach(), "m": state["exp_avg"], "v": state["exp_avg_sq"]} | ({} if ema is None else {"ema": ema})
+    tensors |= {f"carry.{k}": v.contiguous() for k, v in (carry or {}).items()}
     meta = {"done": done, "adam_steps": float(state["step"]), "curves": curves, "seconds": seconds, "failed": failed}
     write_atomically(path, save({k: v.cpu() for k, v in tensors.items()}, {"trm": json.dumps(meta)}))
 
 
 def restore(path, weights, optimizer, ema):
-    """Load a checkpoint into weights and optimiser; returns (step, curves, seconds, failed), or None without one."""
+    """Load a checkpoint into weights and optimiser; returns (step, curves, seconds, failed, carry), or None without one."""
     if not path.exists():
         return None
     try:
@@ -241,7 +256,8 @@ def restore(path, weights, optimizer, ema):
             ema.copy_(tensors["ema"])
     state = {"step": torch.tensor(adam), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: state}})
-    return done, curves, seconds, {int(k): v for k, v in failed.items()}
+    carry = {k.removeprefix("carry."): v for k, v in tensors.items() if k.startswith("carry.")}
+    return done, curves, seconds, {int(k): v for k, v in failed.items()}, carry or None
 
 
 def costs(task, spec, weights, device):
@@ -253,16 +269,19 @@ def costs(task, spec, weights, device):
         nonlocal depth
         depth += 1
 
-    model, carry = weights.model, None
-    with FlopCounterMode(display=False) as training:
-        for _ in range(spec.train.n_sup):
-            loss, carry = task.loss(model, batch, carry)
-            loss.backward()
-    model.zero_grad(set_to_none=True)
-    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, Block)], None
+    model, flops = weights.model, 0
+    for share, entries in getattr(task, "work", [(1, {})]):
+        carry = None
+        with FlopCounterMode(display=False) as training:
+            for _ in range(spec.train.n_sup):
+                loss, carry = task.loss(model, batch | entries, carry)
+                loss.backward()
+        model.zero_grad(set_to_none=True)
+        flops += share * training.get_total_flops()
+    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, (Block, GridBlock))], None
     with torch.no_grad(), FlopCounterMode(display=False) as inference:
-        for _ in range(spec.train.n_sup):
+        for _ in range(getattr(task, "inference_steps", spec.train.n_sup)):
             _, carry = task.loss(model, batch, carry)
     for hook in hooks:
         hook.remove()
-    return training.get_total_flops(), depth, inference.get_total_flops() // spec.train.batch
+    return round(flops), depth, inference.get_total_flops() // spec.train.batch

@@ -136,10 +136,14 @@ class GridBlock(nn.Module):
 
 
 class GridTRM(nn.Module):
-    """forward(boards (b, cells) of digits, 0 for blank, states (y, z)) → (logits (b, cells, symbols), halting logits (b,), states).
+    """forward(boards (b, cells) of digits, 0 for blank) → (logits (b, cells, symbols), halting logits (b,), states (y, z)).
 
     One supervision step. Symbol s is digit s; digits end at `digits`, and with padding one more symbol follows. The returned
-    states carry no gradient; `start(b)` gives those of the first step. n, T: in place of the config's."""
+    states carry no gradient.
+
+    states  (y, z), each (t, b, d), that an earlier step left; without them all examples begin, as by `start`
+    fresh   (b,) bool: examples that begin although states are given
+    n, T    in place of the config's"""
 
     def __init__(self, config, cells, digits):
         super().__init__()
@@ -152,6 +156,10 @@ class GridTRM(nn.Module):
         generator = torch.Generator().manual_seed(0)  # the same for every run
         fixed = nn.init.trunc_normal_(torch.empty(2, c.d), std=1 / SHRUNK, a=-2 / SHRUNK, b=2 / SHRUNK, generator=generator)
         self.register_buffer("fixed", fixed, persistent=False)
+
+    def hidden_matrices(self):
+        """Names of the matrices that Muon takes: all of the net, not those that read and write symbols."""
+        return [name for name, p in self.named_parameters() if name.startswith("blocks.") and p.dim() == 2]
 
     def start(self, b, noise=None, generator=None):
         """States (y, z) of b examples before the first step: fixed, or noise with `noise` (default: whether the config says so;
@@ -176,8 +184,11 @@ class GridTRM(nn.Module):
             x = torch.cat([self.first.expand(1, len(boards), -1), x.new_zeros(c.padding - 1, len(boards), c.d), x])
         return math.sqrt(c.d) * x
 
-    def forward(self, boards, states, n=None, T=None):
+    def forward(self, boards, states=None, fresh=None, n=None, T=None):
         c, x = self.config, self.embed(boards)
+        if states is None or fresh is not None:
+            begin = self.start(len(boards))
+            states = begin if states is None else [torch.where(fresh[:, None], new, old) for new, old in zip(begin, states, strict=True)]
         angles = None
         if c.mixer == "attention":
             angles = rotary_angles(len(x), c.d // c.heads, x.device)[:, None, None].to(x.dtype)
@@ -211,7 +222,6 @@ def cell_nll(logits, targets, kind):
 def steps(model, boards, n_sup=None, states=None, **options):
     """The supervision steps of a trained model on boards (b, cells), from its own start states or from given `states`: yields for
     every step the logits (b, cells, symbols), the halting logits (b,) and the states (y, z) after it. options: n, T."""
-    states = model.start(len(boards)) if states is None else states
     for _ in range(n_sup or model.config.n_sup):
         logits, halting, states = model(boards, states, **options)
         yield logits, halting, states
