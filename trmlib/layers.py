@@ -1,4 +1,4 @@
-"""Attention, MLP and the pre-norm block that every text model here is built from.
+"""Attention, MLP, the pre-norm block that every text model here is built from, and the post-norm block of grids.
 
 A block can compute only some of its positions (`queries`): the rest still serve as keys and
 values, so the result at those positions is the same and the work on all others is saved.
@@ -122,3 +122,72 @@ def rotate(x, angles):
     a, b = x.chunk(2, -1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def truncated_normal(*shape, std=1.0, generator=None):
+    """Numbers of standard deviation `std` from a normal that is cut at twice its own."""
+    wide = std / 0.8796256610342398  # what the cut leaves of a unit normal's
+    return nn.init.trunc_normal_(torch.empty(shape), std=wide, a=-2 * wide, b=2 * wide, generator=generator)
+
+
+def matrix(*shape):
+    """A weight (out, in) of standard deviation 1 / √in."""
+    return nn.Parameter(truncated_normal(*shape, std=shape[-1] ** -0.5))
+
+
+def rms_norm(x, dim):
+    """x over its root mean square along `dim`, computed in fp32."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + 1e-5)).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate) · up) over channels: (…, width) → (…, width)."""
+
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.gate_up, self.down = matrix(2 * hidden, width), matrix(width, hidden)
+
+    def forward(self, x):
+        gate, up = F.linear(x, self.gate_up).chunk(2, -1)
+        return F.linear(F.silu(gate) * up, self.down)
+
+
+class PositionMLP(SwiGLU):
+    """The same over positions: (t, b, d) → (t, b, d)."""
+
+    def forward(self, x, angles=None):
+        gate, up = (self.gate_up @ x.flatten(1)).chunk(2)  # (hidden, b d)
+        return (self.down @ (F.silu(gate) * up)).view_as(x)
+
+
+class PlainAttention(nn.Module):
+    """Every position attends to all: (t, b, d) → (t, b, d)."""
+
+    def __init__(self, d, heads):
+        super().__init__()
+        self.heads, self.qkv, self.out = heads, matrix(3 * d, d), matrix(d, d)
+
+    def forward(self, x, angles):
+        """angles (t, 1, 1, d / heads / 2)."""
+        h, p = self.heads, F.linear(x, self.qkv).unflatten(-1, (3 * self.heads, -1))  # (t, b, 3 h, d / h)
+        turned = rotate(p[:, :, : 2 * h], angles)
+        q, k, v = (a.permute(1, 2, 0, 3) for a in (turned[:, :, :h], turned[:, :, h:], p[:, :, 2 * h :]))  # (b, h, t, d / h)
+        return F.linear(F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).flatten(2), self.out)
+
+
+class PostNormBlock(nn.Module):
+    """TRM's layer: norm(x + mixing over positions), then norm(x + SwiGLU); positions stand first, (t, b, d).
+
+    mixing: (heads,) for attention, (positions, hidden) for an MLP over positions, which is normed over positions, as in the
+    public code."""
+
+    def __init__(self, d, hidden, *mixing):
+        super().__init__()
+        self.mixer = PlainAttention(d, *mixing) if len(mixing) == 1 else PositionMLP(*mixing)
+        self.over = -1 if len(mixing) == 1 else 0
+        self.mlp = SwiGLU(d, hidden)
+
+    def forward(self, x, angles=None):
+        x = rms_norm(x + self.mixer(x, angles), self.over)
+        return rms_norm(x + self.mlp(x), -1)

@@ -24,8 +24,7 @@ from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.errors import TrmError
-from trmlib.layers import Block
-from trmlib.models.grid import GridBlock
+from trmlib.layers import Block, PostNormBlock
 from trmlib.optim import optimizer_of
 from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
@@ -278,7 +277,7 @@ def costs(task, spec, weights, device):
                 loss.backward()
         model.zero_grad(set_to_none=True)
         flops += share * training.get_total_flops()
-    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, (Block, GridBlock))], None
+    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, Block | PostNormBlock)], None
     with torch.no_grad(), FlopCounterMode(display=False) as inference:
         for _ in range(getattr(task, "inference_steps", spec.train.n_sup)):
             _, carry = task.loss(model, batch, carry)

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from trmlib.errors import TrmError
 
-EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops")
+EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
 PROFILES = ("smoke", "cpu", "full")
 
 

@@ -23,6 +23,93 @@ CURVE = 128  # puzzles of part A scored during training
 TEST_STEPS = 16  # a finished model is scored after 1 … max(this, trained) supervision steps
 PHASES = ((2, 1), (4, 2))  # (n, T) of the curriculum before the config's own
 
+SMALL = {"lr": 3e-3, "weight_decay": 0.1, "beta2": 0.95, "ema": 0.99, "optimizer": "muon"}  # what the cut profiles share
+SMOKE = GridConfig(d=16, heads=2, multiple=8, padding=0, n=2, T=2, n_sup=4)
+SIX = GridConfig(d=64, heads=4, multiple=16, padding=0, n=4, T=3, n_sup=8)
+SIX_TRAIN = {"steps": 1500, "batch": 32, "warmup": 50, "eval_every": 100}
+NINE = replace(SIX, n=2, T=2, n_sup=4)
+NINE_TRAIN = {"steps": 3000, "batch": 32, "warmup": 50, "eval_every": 100}
+PAPER = GridConfig(padding=0)  # as published, without the padding (with it: the arm "padded")
+FULL = TrainConfig(steps=65_000, batch=768, lr=1e-4, warmup=2000, weight_decay=1.0, beta2=0.95, clip=0.0, ema=0.999, eval_every=500)
+
+
+def ablations(base):
+    """Arm → fields of the model: the paper's table, and what else it holds fixed."""
+    return {
+        "attention": {"mixer": "attention"},
+        "one-step gradient": {"one_step": True},
+        "single latent": {"single": True},
+        "4 layers": {"blocks": 4, "n": max(1, base.n // 2)},
+        "no deep supervision": {"n_sup": 1},
+        "softmax": {"loss": "softmax"},
+        **{f"T {T}, n {n}": {"T": T, "n": n} for T, n in ((1, base.n), (2, 2), (base.T, 1), (base.T, 2 * base.n), (2 * base.T, base.n))},
+        "no exploration": {"explore": 0.0},
+        "curriculum": {"curriculum": True},
+        "milestones": {"milestones": 1},
+    }
+
+
+def widths(middle):
+    """Up to three half widths of a uniform around `middle` that keep it above 0."""
+    return sorted({max(1, (middle - 1) // 4), max(1, (middle - 1) // 2), middle - 1} - {0})
+
+
+def randomised(base):
+    """Arm → fields of the model: uniforms for n, T and N_sup, starts, two at once."""
+    starts = {"random starts": {"start": "random"}, "half the examples": {"start": "examples"}, "half the entries": {"start": "entries"}}
+    n, T, n_sup = (widths(getattr(base, k)) for k in ("n", "T", "n_sup"))
+    one = {f"{name} ± {w}": {f"{field}_width": w} for field, name, ws in (("T", "T", T), ("n_sup", "N_sup", n_sup), ("n", "n", n)) for w in ws}
+    return starts | one | {
+        "T and n": {"T_width": T[-1], "n_width": n[-1]},
+        "T and N_sup": {"T_width": T[-1], "n_sup_width": n_sup[-1]},
+        "T and random starts": {"T_width": T[-1], "start": "random"},
+        "T and half the examples": {"T_width": T[-1], "start": "examples"},
+    }  # fmt: skip
+
+
+def grid(profile):
+    """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first.
+
+    full: the paper's recipe. cpu: the headline on easy 9×9 boards, all else on 6×6 boards. smoke: 4×4 boards."""
+    seeds, runs = SEEDS[:2] if profile == "smoke" else SEEDS, []
+    base, data, train, others = PAPER, SudokuConfig(), FULL, (256, 128)
+    if profile == "smoke":
+        base, data = SMOKE, SudokuConfig("easy-4", 40, 30, 30)
+        train, others = TrainConfig(**SMALL | {"steps": 20, "batch": 8, "eval_every": 10, "warmup": 5}), (24,)
+    elif profile == "cpu":
+        base, data, train, others = SIX, SudokuConfig("easy-6", 1000, 500, 500), TrainConfig(**SMALL | SIX_TRAIN), (96, 32)
+
+    def arm(name, tier, model=None, seeds=seeds, data=data, train=train, **fields):
+        spec = lambda s: Spec(NAME, replace(model or base, **fields), data, train, s)  # noqa: E731
+        runs.extend(Run(spec(s), name, profile, 1000 * tier + s) for s in seeds)
+
+    if profile == "cpu":
+        nine = SudokuConfig("easy-9", 1000, 500, 500), TrainConfig(**SMALL | NINE_TRAIN)
+        arm("TRM 9×9", 20, NINE, data=nine[0], train=nine[1])
+        arm("random starts 9×9", 21, NINE, data=nine[0], train=nine[1], start="random")
+    arm("TRM", 20)
+    arm("random starts", 21, start="random")
+    arm("attention", 22, mixer="attention")
+    if profile == "full":
+        arm("padded", 22, padding=16)
+        arm("attention, padded", 23, padding=16, mixer="attention")
+        arm("Muon", 21, train=replace(train, optimizer="muon", lr=1e-3, weight_decay=0.1), curriculum=True)
+    else:
+        arm("AdamW", 23, train=replace(train, optimizer="adamw"))
+    arm("no EMA", 24, train=replace(train, ema=0.0))
+    one, two = ablations(base), randomised(base)
+    if profile == "smoke":  # each path once
+        one = {k: one[k] for k in ("one-step gradient", "single latent", "curriculum", "milestones")}
+        two = {k: two[k] for k in ("half the entries", "T and N_sup")}
+    for tier, arms in ((25, one), (26, two)):
+        for name, fields in arms.items():
+            if name not in {r.arm for r in runs}:
+                arm(name, tier, **fields)
+    for d in others:
+        for name, fields in {"TRM": {}, **two}.items() if profile != "smoke" else [("TRM", {})]:
+            arm(f"{name} (d={d})", 27, d=d, **fields)
+    return sorted(runs, key=lambda r: r.priority)
+
 
 def build(spec):
     """A fresh model."""

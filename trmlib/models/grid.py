@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError
-from trmlib.layers import rotary_angles, rotate
+from trmlib.layers import PostNormBlock, matrix, rotary_angles, truncated_normal
 from trmlib.recursion import deep_recursion
 
 CHOICES = {"mixer": ("mlp", "attention"), "start": ("fixed", "random", "examples", "entries"), "loss": ("stablemax", "softmax")}
-EPS = 1e-5  # of the norms
-SHRUNK = 0.8796256610342398  # standard deviation of a unit normal truncated at ±2
 
 
 @dataclass(frozen=True)
@@ -74,67 +72,6 @@ MIXING_5M = GridConfig()  # the published sizes
 ATTENTION_7M = GridConfig(mixer="attention")
 
 
-def matrix(*shape):
-    """A weight (out, in) from a truncated normal of standard deviation 1 / √in."""
-    std = shape[-1] ** -0.5 / SHRUNK
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=std, a=-2 * std, b=2 * std))
-
-
-def rms_norm(x, dim):
-    """x over its root mean square along `dim`, computed in fp32."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + EPS)).to(x.dtype)
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate) · up) over channels: (…, width) → (…, width)."""
-
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.gate_up, self.down = matrix(2 * hidden, width), matrix(width, hidden)
-
-    def forward(self, x):
-        gate, up = F.linear(x, self.gate_up).chunk(2, -1)
-        return F.linear(F.silu(gate) * up, self.down)
-
-
-class PositionMLP(SwiGLU):
-    """The same over positions: (t, b, d) → (t, b, d)."""
-
-    def forward(self, x, angles=None):
-        gate, up = (self.gate_up @ x.flatten(1)).chunk(2)  # (hidden, b d)
-        return (self.down @ (F.silu(gate) * up)).view_as(x)
-
-
-class Attention(nn.Module):
-    """Every position attends to all: (t, b, d) → (t, b, d)."""
-
-    def __init__(self, d, heads):
-        super().__init__()
-        self.heads, self.qkv, self.out = heads, matrix(3 * d, d), matrix(d, d)
-
-    def forward(self, x, angles):
-        """angles (t, 1, 1, d / heads / 2)."""
-        q, k, v = F.linear(x, self.qkv).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (t, b, h, d / h)
-        q, k, v = (a.permute(1, 2, 0, 3) for a in (rotate(q, angles), rotate(k, angles), v))  # (b, h, t, d / h)
-        return F.linear(F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).flatten(2), self.out)
-
-
-class GridBlock(nn.Module):
-    """Post-norm layer: norm(x + mixing over positions), then norm(x + SwiGLU)."""
-
-    def __init__(self, c, positions):
-        super().__init__()
-        mlp = c.mixer == "mlp"
-        self.mixer = PositionMLP(positions, c.hidden(positions)) if mlp else Attention(c.d, c.heads)
-        self.over = 0 if mlp else -1  # mixing over positions is normed over positions, as in the public code
-        self.mlp = SwiGLU(c.d, c.hidden(c.d))
-
-    def forward(self, x, angles=None):
-        x = rms_norm(x + self.mixer(x, angles), self.over)
-        return rms_norm(x + self.mlp(x), -1)
-
-
 class GridTRM(nn.Module):
     """forward(boards (b, cells) of digits, 0 for blank) → (logits (b, cells, symbols), halting logits (b,), states (y, z)).
 
@@ -152,10 +89,11 @@ class GridTRM(nn.Module):
         self.embedding, self.head = matrix(symbols, c.d), matrix(symbols, c.d)
         self.first = nn.Parameter(torch.zeros(c.d)) if c.padding else None
         self.halting, self.bias = nn.Parameter(torch.zeros(c.d)), nn.Parameter(torch.tensor(-5.0))  # hardly ever halts at first
-        self.blocks = nn.ModuleList(GridBlock(c, c.padding + cells) for _ in range(c.blocks))
+        t = c.padding + cells
+        mixing = (t, c.hidden(t)) if c.mixer == "mlp" else (c.heads,)
+        self.blocks = nn.ModuleList(PostNormBlock(c.d, c.hidden(c.d), *mixing) for _ in range(c.blocks))
         generator = torch.Generator().manual_seed(0)  # the same for every run
-        fixed = nn.init.trunc_normal_(torch.empty(2, c.d), std=1 / SHRUNK, a=-2 / SHRUNK, b=2 / SHRUNK, generator=generator)
-        self.register_buffer("fixed", fixed, persistent=False)
+        self.register_buffer("fixed", truncated_normal(2, c.d, generator=generator), persistent=False)
 
     def hidden_matrices(self):
         """Names of the matrices that Muon takes: all of the net, not those that read and write symbols."""
