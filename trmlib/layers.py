@@ -173,7 +173,11 @@ class PlainAttention(nn.Module):
         h, p = self.heads, F.linear(x, self.qkv).unflatten(-1, (3 * self.heads, -1))  # (t, b, 3 h, d / h)
         turned = rotate(p[:, :, : 2 * h], angles)
         q, k, v = (a.permute(1, 2, 0, 3) for a in (turned[:, :, :h], turned[:, :, h:], p[:, :, 2 * h :]))  # (b, h, t, d / h)
-        return F.linear(F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).flatten(2), self.out)
+        if x.is_cuda:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:  # the fused kernel for CPUs is hardly faster, and neither counted nor batched
+            y = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+        return F.linear(y.permute(2, 0, 1, 3).flatten(2), self.out)
 
 
 class PostNormBlock(nn.Module):

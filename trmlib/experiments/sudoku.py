@@ -51,7 +51,8 @@ def ablations(base):
 
 def widths(middle):
     """Up to three half widths of a uniform around `middle` that keep it above 0."""
-    return sorted({max(1, (middle - 1) // 4), max(1, (middle - 1) // 2), middle - 1} - {0})
+    most = middle - 1
+    return sorted({-(-most // 4), -(-most // 2), most} - {0})
 
 
 def randomised(base):

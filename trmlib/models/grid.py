@@ -147,7 +147,7 @@ def log_softmax(logits, kind):
     logits = logits.float()
     if kind == "softmax":
         return logits.log_softmax(-1)
-    log_s = torch.sign(logits) * torch.log1p(logits.abs())
+    log_s = torch.log1p(logits.clamp(min=0)) - torch.log1p(F.relu(-logits))  # of slope 1 at 0
     return log_s - log_s.logsumexp(-1, keepdim=True)
 
 
