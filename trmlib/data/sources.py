@@ -15,7 +15,6 @@ from pathlib import Path
 
 from trmlib.errors import TrmError
 
-
 TEXT, TABLE = (".txt.xz", ".txt"), (".csv.gz", ".csv")
 
 
@@ -202,9 +201,7 @@ def file_lines(path, expected=None, what=""):
     except UnicodeDecodeError as e:
         raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {at + e.start})") from None
     if expected and whole.hexdigest() != expected:
-        raise TrmError(
-            f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {what}; delete it and fetch it again"
-        )
+        raise TrmError(f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {what}; delete it and fetch it again")
 
 
 def _from_hub(name, split, **options):

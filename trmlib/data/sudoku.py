@@ -26,6 +26,7 @@ from trmlib.runs import Store, write_atomically
 
 EVALUATION = 2025  # seed of parts A and B
 BANDS = {"0": 0, "1–10": 10, "11–50": 50, "> 50": np.inf}  # rating band → its highest rating (guesses of a solver)
+PATIENCE = 20_000  # guesses, some seconds
 VERSION = 1  # of the generator: part of the name of cached sets
 
 
@@ -147,7 +148,8 @@ def augment(x, y, generator, *more):
     b, n, device = len(x), side(x), x.device
     h, w = BOXES[n]
     rows, columns = (
-        orders[torch.randint(len(orders), (b,), generator=generator, device=device)] for orders in (line_orders(n, h, device), line_orders(n, w, device))
+        orders[torch.randint(len(orders), (b,), generator=generator, device=device)]
+        for orders in (line_orders(n, h, device), line_orders(n, w, device))
     )
     random = torch.rand(b, n + 1, generator=generator, device=device)
     place = rows[:, :, None] * n + columns[:, None, :]  # (b, n, n)
@@ -201,13 +203,20 @@ def parse(text, name="the puzzle"):
     counts = (board[units(n)][..., None] == np.arange(1, n + 1)).sum(1)  # (3 n units, n digits)
     if (counts > 1).any():
         unit, d = np.argwhere(counts > 1)[0]
-        raise TrmError(f"{name} breaks a rule: {d + 1} stands {counts[unit, d]} times in {('row', 'column', 'box')[unit // n]} {unit % n + 1}")
+        raise TrmError(
+            f"{name} breaks a rule: {d + 1} stands {counts[unit, d]} times in {('row', 'column', 'box')[unit // n]} {unit % n + 1}"
+        )
     return board
 
 
 def solution(puzzle, name="the puzzle"):
     """The puzzle's one solution (cells,) and the guesses that the solver made, to find it and that there is no other."""
-    found, guesses = solver.solve(puzzle)
+    try:
+        found, guesses = solver.solve(puzzle, most=PATIENCE)
+    except TimeoutError:
+        raise TrmError(
+            f"{name} is not decided within {PATIENCE:,} guesses of the solver; hard puzzles with one solution need hundreds"
+        ) from None
     if not len(found):
         raise TrmError(f"{name} has no solution")
     if len(found) > 1:
@@ -287,7 +296,7 @@ GENERATED = {  # name → N, fewest and most givens
     "easy-4": (4, 5, 8),
     "easy-6": (6, 11, 16),
     "easy-9": (9, 36, 40),
-    "sparse-9": (9, 27, 31),  # singles still solve it, in more rounds
+    "sparse-9": (9, 24, 28),  # singles still solve it, in more rounds
 }
 
 
@@ -305,8 +314,8 @@ def full_board(n, rng):
 
 def dig(answer, givens, rng, guesses=False):
     """A puzzle (cells,) with one solution: cells of a complete board are blanked in random order, down to `givens` if that can be.
-    A cell goes only if a single gives it back at once, so singles solve the puzzle in the reverse order; with `guesses` also
-    if the solver finds that no second solution appears."""
+    A cell goes only if singles still solve the puzzle (above all where one gives the cell back at once); with `guesses` also if
+    the solver finds no second solution."""
     n = isqrt(len(answer))
     unit_masks, around = solver.masks(n)
     by_digit, known = solver.digit_masks(answer)
@@ -321,10 +330,17 @@ def dig(answer, givens, rng, guesses=False):
         rest, places = by_digit[d] & ~cell, ~known | cell
         for p in solver.bits(rest):
             places &= ~around[p]
-        fine = all(by_digit[e] & around[c] for e in range(n) if e != d) or hidden(cell, places)
-        if fine or guesses and len(solver.solve(shown(answer, known & ~cell))[0]) == 1:
+        single = all(by_digit[e] & around[c] for e in range(n) if e != d) or hidden(cell, places)
+        if single or solvable(shown(answer, known & ~cell), guesses):
             by_digit[d], known = rest, known & ~cell
     return shown(answer, known)
+
+
+def solvable(puzzle, guesses):
+    """Do singles solve the puzzle, or has it, if guesses are allowed, one solution?"""
+    if guesses:
+        return len(solver.solve(puzzle)[0]) == 1
+    return solver.settle(*solver.start(puzzle)) == (1 << len(puzzle)) - 1
 
 
 def shown(answer, cells):
@@ -377,8 +393,11 @@ def load(config):
         return split(config, *(opened(config.corpus, s) for s in ("test", "train", "train")))
     n, *givens = GENERATED[config.corpus]
 
+    def endless(part):
+        return lambda seed: lambda first, count: generate(n, count, (*seed, part), givens, first=first), None
+
     def make():
-        return split(config, *((lambda seed: lambda first, count: generate(n, count, (*seed, part), givens, first=first), None) for part in range(3)))
+        return split(config, endless(0), endless(1), endless(2))
 
     if n < 9:
         return make()
