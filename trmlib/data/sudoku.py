@@ -10,7 +10,7 @@ import io
 import zipfile
 from csv import reader
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import permutations, product
 from math import isqrt
 from pathlib import Path
@@ -348,7 +348,7 @@ def shown(answer, cells):
     return np.where([cells >> i & 1 for i in range(len(answer))], answer, 0)
 
 
-def generate(n, count, seed, givens, guesses=False, first=0):
+def generate(n, givens, seed, count, first=0, guesses=False):
     """`Puzzles` number first … first + count - 1 of a seed (one or several whole numbers), with about givens = (fewest, most) givens.
     Each is a function of its number and the other arguments alone, and the solver checks that it has one solution."""
     if n not in BOXES or not 0 < givens[0] <= givens[1] <= n * n:
@@ -366,12 +366,12 @@ def generate(n, count, seed, givens, guesses=False, first=0):
 
 
 def draw(source, count, seen, what, least=None):
-    """The first `count` puzzles of a source (a function of first and how many), none equivalent to another or to one whose
+    """The first `count` puzzles (or `least`) of a source, a function of how many and the first's number; none equivalent to another or to one whose
     signature is in `seen`, which grows."""
     parts, have, first = [], 0, 0
     while have < count:
         size = min(count - have, 20_000)
-        block, first = source(first, size), first + size
+        block, first = source(size, first), first + size
         if not len(block) or first > 20 * count + 1000:
             if have >= (count if least is None else least):
                 break
@@ -390,14 +390,13 @@ def draw(source, count, seen, what, least=None):
 def load(config):
     """The `Sudoku` of a config: read, or generated and (9×9) kept in the cache."""
     if config.corpus not in GENERATED:
-        return split(config, *(opened(config.corpus, s) for s in ("test", "train", "train")))
+        (total, test), (_, train) = opened(config.corpus, "test"), opened(config.corpus, "train")
+        return split(config, partial(test, EVALUATION), partial(train, EVALUATION), partial(train, config.choice), total)
     n, *givens = GENERATED[config.corpus]
 
-    def endless(part):
-        return lambda seed: lambda first, count: generate(n, count, (*seed, part), givens, first=first), None
-
     def make():
-        return split(config, endless(0), endless(1), endless(2))
+        seeds = (EVALUATION, 0), (EVALUATION, 1), (config.choice, 2)
+        return split(config, *(partial(generate, n, givens, seed) for seed in seeds))
 
     if n < 9:
         return make()
@@ -407,30 +406,24 @@ def load(config):
     return read(path)
 
 
-def opened(corpus, split):
-    """A split of a corpus as a function from a seed to a source in the seed's order, and its number of puzzles."""
-    total, take = sources.rows(corpus, split)
+def opened(corpus, part):
+    """A split of a corpus: its number of puzzles, and `Puzzles` number first … first + count - 1 of a seed's order as a function."""
+    total, take = sources.rows(corpus, part)
 
-    def ordered(seed):
-        order = np.random.default_rng(seed).permutation(total)
+    def source(seed, count, first):
+        numbers = np.random.default_rng(seed).permutation(total)[first : first + count]
+        rows = [checked(*row[1:], f"{corpus} {part}, row {i + 1}") for i, row in zip(numbers, take(numbers))]
+        return puzzles(*zip(*rows)) if rows else ()
 
-        def source(first, count):
-            numbers = order[first : first + count]
-            rows = [checked(*row[1:], f"{corpus} {split}, row {i + 1}") for i, row in zip(numbers, take(numbers))]
-            return puzzles(*zip(*rows)) if rows else ()
-
-        return source
-
-    return ordered, total
+    return total, source
 
 
-def split(config, test, tune, train):
-    """Parts from (seed → source, size) of each."""
+def split(config, test, tune, train, total=None):
+    """The parts, each from its source; `total` puzzles are there to test on."""
     seen = set()
-    named = f"{config.corpus} test", f"{config.corpus} tune", f"{config.corpus} train"
-    b = draw(test[0]((EVALUATION,)), config.test or test[1], seen, named[0], config.test)
-    a = draw(tune[0]((EVALUATION,)), config.tune, seen, named[1])
-    return Sudoku(draw(train[0]((config.choice,)), config.train, seen, named[2]), a, b)
+    b = draw(test, config.test or total, seen, f"{config.corpus} test", least=config.test)
+    a = draw(tune, config.tune, seen, f"{config.corpus} tune")
+    return Sudoku(draw(train, config.train, seen, f"{config.corpus} train"), a, b)
 
 
 def write(path, parts):
