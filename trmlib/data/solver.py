@@ -106,6 +106,13 @@ def place(can, known, found):
     return known | new
 
 
+def settle(can, known):
+    """Writes singles until there are none; the known cells, or None at a contradiction."""
+    while (found := singles(can, known, False)) is not None and any(found):
+        known = place(can, known, found)
+    return None if found is None else known
+
+
 def fewest(can, known):
     """The unknown cell with the fewest candidates; of several the one with the most among its peers, the first of those."""
     level = [0] * (len(can) + 1)  # cells with more than i candidates
@@ -124,17 +131,17 @@ def board_of(can):
     return board
 
 
-def solve(puzzle, limit=2, rng=None):
-    """Up to `limit` solutions (k, cells), and the number of guesses that the search made: digits tried in a cell with several
-    candidates, right or wrong. `rng` (a numpy Generator) tries them in random order."""
+def solve(puzzle, limit=2, rng=None, most=None):
+    """Up to `limit` solutions (k, cells), and the number of guesses that the search made, right or wrong. `rng` (a numpy Generator)
+    tries them in random order. The search gives up after `most` guesses, with TimeoutError."""
     can, known = start(puzzle)
     n, stack, solutions, guesses = len(can), [(can, known)], [], -1
     while stack and len(solutions) < limit:
         can, known = stack.pop()
         guesses += 1
-        while (found := singles(can, known, False)) is not None and any(found):
-            known = place(can, known, found)
-        if found is None:
+        if most is not None and guesses > most:
+            raise TimeoutError(f"no decision after {most} guesses")
+        if (known := settle(can, known)) is None:
             continue
         if known == (1 << n * n) - 1:
             solutions.append(board_of(can))

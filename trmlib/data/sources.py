@@ -15,7 +15,6 @@ from pathlib import Path
 
 from trmlib.errors import TrmError
 
-
 TEXT, TABLE = (".txt.xz", ".txt"), (".csv.gz", ".csv")
 
 
@@ -172,10 +171,7 @@ def rows(name, split):
     c, path = corpus(name), find(name, split)
     if path is None:
         found = _from_hub(name, split)
-        if missing := set(c.columns) - set(found.column_names):
-            raise TrmError(f"{'/'.join(c.hub)} ({split}) has no column {sorted(missing)[0]!r}, only {', '.join(found.column_names)}")
-        found = found.select_columns(list(c.columns))
-        return len(found), lambda numbers: list(zip(*(map(str, column) for column in found[[int(i) for i in numbers]].values())))
+        return len(found), lambda numbers: list(zip(*found[[int(i) for i in numbers]].values()))
     header, *body = _from_disk(name, split, path)
     if tuple(header.strip().split(",")) != c.columns:
         raise TrmError(f"{path} begins with {header.strip()[:60]!r}, expected the columns {','.join(c.columns)}")
@@ -202,9 +198,7 @@ def file_lines(path, expected=None, what=""):
     except UnicodeDecodeError as e:
         raise TrmError(f"{path} is not UTF-8 text ({e.reason} at byte {at + e.start})") from None
     if expected and whole.hexdigest() != expected:
-        raise TrmError(
-            f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {what}; delete it and fetch it again"
-        )
+        raise TrmError(f"{path} has sha256 {whole.hexdigest()[:12]}…, expected {expected[:12]}… for {what}; delete it and fetch it again")
 
 
 def _from_hub(name, split, **options):
@@ -214,8 +208,10 @@ def _from_hub(name, split, **options):
         raise TrmError(f"corpus {name} ({split}) not found; {ways}")
     ways += f", or run `trm data fetch {name}` with network access to the hub ({'/'.join(c.hub)})"
     try:
-        from datasets import load_dataset
+        from datasets import Features, Value, load_dataset
 
+        if c.columns:  # all as text: an answer of 81 digits is no number
+            options["features"] = Features({column: Value("string") for column in c.columns})
         return load_dataset(*c.hub, split=c.hub_split or split, **options)
     except ImportError:
         raise TrmError(f"corpus {name} ({split}) not found and `datasets` is not installed; {ways}") from None

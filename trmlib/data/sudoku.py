@@ -10,7 +10,7 @@ import io
 import zipfile
 from csv import reader
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import permutations, product
 from math import isqrt
 from pathlib import Path
@@ -26,6 +26,7 @@ from trmlib.runs import Store, write_atomically
 
 EVALUATION = 2025  # seed of parts A and B
 BANDS = {"0": 0, "1–10": 10, "11–50": 50, "> 50": np.inf}  # rating band → its highest rating (guesses of a solver)
+PATIENCE = 20_000  # guesses, some seconds
 VERSION = 1  # of the generator: part of the name of cached sets
 
 
@@ -147,7 +148,8 @@ def augment(x, y, generator, *more):
     b, n, device = len(x), side(x), x.device
     h, w = BOXES[n]
     rows, columns = (
-        orders[torch.randint(len(orders), (b,), generator=generator, device=device)] for orders in (line_orders(n, h, device), line_orders(n, w, device))
+        orders[torch.randint(len(orders), (b,), generator=generator, device=device)]
+        for orders in (line_orders(n, h, device), line_orders(n, w, device))
     )
     random = torch.rand(b, n + 1, generator=generator, device=device)
     place = rows[:, :, None] * n + columns[:, None, :]  # (b, n, n)
@@ -201,13 +203,20 @@ def parse(text, name="the puzzle"):
     counts = (board[units(n)][..., None] == np.arange(1, n + 1)).sum(1)  # (3 n units, n digits)
     if (counts > 1).any():
         unit, d = np.argwhere(counts > 1)[0]
-        raise TrmError(f"{name} breaks a rule: {d + 1} stands {counts[unit, d]} times in {('row', 'column', 'box')[unit // n]} {unit % n + 1}")
+        raise TrmError(
+            f"{name} breaks a rule: {d + 1} stands {counts[unit, d]} times in {('row', 'column', 'box')[unit // n]} {unit % n + 1}"
+        )
     return board
 
 
 def solution(puzzle, name="the puzzle"):
     """The puzzle's one solution (cells,) and the guesses that the solver made, to find it and that there is no other."""
-    found, guesses = solver.solve(puzzle)
+    try:
+        found, guesses = solver.solve(puzzle, most=PATIENCE)
+    except TimeoutError:
+        raise TrmError(
+            f"{name} is not decided within {PATIENCE:,} guesses of the solver; hard puzzles with one solution need hundreds"
+        ) from None
     if not len(found):
         raise TrmError(f"{name} has no solution")
     if len(found) > 1:
@@ -287,7 +296,7 @@ GENERATED = {  # name → N, fewest and most givens
     "easy-4": (4, 5, 8),
     "easy-6": (6, 11, 16),
     "easy-9": (9, 36, 40),
-    "sparse-9": (9, 27, 31),  # singles still solve it, in more rounds
+    "sparse-9": (9, 24, 28),  # singles still solve it, in more rounds
 }
 
 
@@ -305,8 +314,8 @@ def full_board(n, rng):
 
 def dig(answer, givens, rng, guesses=False):
     """A puzzle (cells,) with one solution: cells of a complete board are blanked in random order, down to `givens` if that can be.
-    A cell goes only if a single gives it back at once, so singles solve the puzzle in the reverse order; with `guesses` also
-    if the solver finds that no second solution appears."""
+    A cell goes only if singles still solve the puzzle (above all where one gives the cell back at once); with `guesses` also if
+    the solver finds no second solution."""
     n = isqrt(len(answer))
     unit_masks, around = solver.masks(n)
     by_digit, known = solver.digit_masks(answer)
@@ -321,10 +330,17 @@ def dig(answer, givens, rng, guesses=False):
         rest, places = by_digit[d] & ~cell, ~known | cell
         for p in solver.bits(rest):
             places &= ~around[p]
-        fine = all(by_digit[e] & around[c] for e in range(n) if e != d) or hidden(cell, places)
-        if fine or guesses and len(solver.solve(shown(answer, known & ~cell))[0]) == 1:
+        single = all(by_digit[e] & around[c] for e in range(n) if e != d) or hidden(cell, places)
+        if single or solvable(shown(answer, known & ~cell), guesses):
             by_digit[d], known = rest, known & ~cell
     return shown(answer, known)
+
+
+def solvable(puzzle, guesses):
+    """Do singles solve the puzzle, or has it, if guesses are allowed, one solution?"""
+    if guesses:
+        return len(solver.solve(puzzle)[0]) == 1
+    return solver.settle(*solver.start(puzzle)) == (1 << len(puzzle)) - 1
 
 
 def shown(answer, cells):
@@ -332,7 +348,7 @@ def shown(answer, cells):
     return np.where([cells >> i & 1 for i in range(len(answer))], answer, 0)
 
 
-def generate(n, count, seed, givens, guesses=False, first=0):
+def generate(n, givens, seed, count, first=0, guesses=False):
     """`Puzzles` number first … first + count - 1 of a seed (one or several whole numbers), with about givens = (fewest, most) givens.
     Each is a function of its number and the other arguments alone, and the solver checks that it has one solution."""
     if n not in BOXES or not 0 < givens[0] <= givens[1] <= n * n:
@@ -350,12 +366,12 @@ def generate(n, count, seed, givens, guesses=False, first=0):
 
 
 def draw(source, count, seen, what, least=None):
-    """The first `count` puzzles of a source (a function of first and how many), none equivalent to another or to one whose
+    """The first `count` puzzles (or `least`) of a source, a function of how many and the first's number; none equivalent to another or to one whose
     signature is in `seen`, which grows."""
     parts, have, first = [], 0, 0
     while have < count:
         size = min(count - have, 20_000)
-        block, first = source(first, size), first + size
+        block, first = source(size, first), first + size
         if not len(block) or first > 20 * count + 1000:
             if have >= (count if least is None else least):
                 break
@@ -374,11 +390,13 @@ def draw(source, count, seen, what, least=None):
 def load(config):
     """The `Sudoku` of a config: read, or generated and (9×9) kept in the cache."""
     if config.corpus not in GENERATED:
-        return split(config, *(opened(config.corpus, s) for s in ("test", "train", "train")))
+        (total, test), (_, train) = opened(config.corpus, "test"), opened(config.corpus, "train")
+        return split(config, partial(test, EVALUATION), partial(train, EVALUATION), partial(train, config.choice), total)
     n, *givens = GENERATED[config.corpus]
 
     def make():
-        return split(config, *((lambda seed: lambda first, count: generate(n, count, (*seed, part), givens, first=first), None) for part in range(3)))
+        seeds = (EVALUATION, 0), (EVALUATION, 1), (config.choice, 2)
+        return split(config, *(partial(generate, n, givens, seed) for seed in seeds))
 
     if n < 9:
         return make()
@@ -388,30 +406,24 @@ def load(config):
     return read(path)
 
 
-def opened(corpus, split):
-    """A split of a corpus as a function from a seed to a source in the seed's order, and its number of puzzles."""
-    total, take = sources.rows(corpus, split)
+def opened(corpus, part):
+    """A split of a corpus: its number of puzzles, and `Puzzles` number first … first + count - 1 of a seed's order as a function."""
+    total, take = sources.rows(corpus, part)
 
-    def ordered(seed):
-        order = np.random.default_rng(seed).permutation(total)
+    def source(seed, count, first):
+        numbers = np.random.default_rng(seed).permutation(total)[first : first + count]
+        rows = [checked(*row[1:], f"{corpus} {part}, row {i + 1}") for i, row in zip(numbers, take(numbers))]
+        return puzzles(*zip(*rows)) if rows else ()
 
-        def source(first, count):
-            numbers = order[first : first + count]
-            rows = [checked(*row[1:], f"{corpus} {split}, row {i + 1}") for i, row in zip(numbers, take(numbers))]
-            return puzzles(*zip(*rows)) if rows else ()
-
-        return source
-
-    return ordered, total
+    return total, source
 
 
-def split(config, test, tune, train):
-    """Parts from (seed → source, size) of each."""
+def split(config, test, tune, train, total=None):
+    """The parts, each from its source; `total` puzzles are there to test on."""
     seen = set()
-    named = f"{config.corpus} test", f"{config.corpus} tune", f"{config.corpus} train"
-    b = draw(test[0]((EVALUATION,)), config.test or test[1], seen, named[0], config.test)
-    a = draw(tune[0]((EVALUATION,)), config.tune, seen, named[1])
-    return Sudoku(draw(train[0]((config.choice,)), config.train, seen, named[2]), a, b)
+    b = draw(test, config.test or total, seen, f"{config.corpus} test", least=config.test)
+    a = draw(tune, config.tune, seen, f"{config.corpus} tune")
+    return Sudoku(draw(train, config.train, seen, f"{config.corpus} train"), a, b)
 
 
 def write(path, parts):
