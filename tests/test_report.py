@@ -103,7 +103,7 @@ def test_noise_is_the_spread_of_the_noisy_curve_about_the_fixed_one():
 
 
 def test_arms_compare_with_the_baseline_of_their_own_setting():
-    assert report.rival("joint (3 blanks)") == "baseline (3 blanks)" and report.rival("4-blocks") == "baseline"
+    assert compare.rival("joint (3 blanks)") == "baseline (3 blanks)" and compare.rival("4-blocks") == "baseline"
     table = report.arms(frame(BASE, BASE)).set_index("arm")
     assert table.seeds["joint"] == 5 and table.seeds["8-passes"] == 0 and table.ppl["baseline"] == pytest.approx(math.exp(4.5))
 
