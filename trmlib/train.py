@@ -245,24 +245,35 @@ def restore(path, weights, optimizer, ema):
 
 
 def costs(task, spec, weights, device):
-    """(training FLOPs a step, blocks applied in series at inference, inference FLOPs an example), all counted."""
-    batch = next(iter(stacked([task.batches(spec.seed, 0, 1)], device)))
-    depth = 0
+    """(training FLOPs a step, blocks applied in series at inference, inference FLOPs an example), all counted.
 
-    def count(*_):
-        nonlocal depth
-        depth += 1
+    Where the batches of the first block differ in shape: the mean of training, the most of inference. A random number of passes
+    is counted at its mean, which is the model's own number."""
+    batches = [{k: v for k, v in b.items() if k != "passes"} for b in task.batches(spec.seed, 0, spec.train.eval_every)]
+    shapes = [tuple(v.shape for v in b.values() if isinstance(v, torch.Tensor)) for b in batches]
+    first = {shape: next(stacked([[batches[shapes.index(shape)]]], device)) for shape in set(shapes)}
+    counted = {shape: count(task, spec, weights.model, batch) for shape, batch in first.items()}
+    training = sum(counted[shape][0] for shape in shapes) // len(shapes)
+    return training, *(max(c[i] for c in counted.values()) for i in (1, 2))
 
-    model, carry = weights.model, None
-    with FlopCounterMode(display=False) as training:
+
+def count(task, spec, model, batch):
+    """`costs` of one batch."""
+    calls = []
+
+    def supervise(backward=False):
+        carry = None
         for _ in range(spec.train.n_sup):
             loss, carry = task.loss(model, batch, carry)
-            loss.backward()
+            if backward:
+                loss.backward()
+
+    with FlopCounterMode(display=False) as training:
+        supervise(backward=True)
     model.zero_grad(set_to_none=True)
-    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, Block)], None
+    hooks = [b.register_forward_hook(lambda *_: calls.append(1)) for b in model.modules() if isinstance(b, Block)]
     with torch.no_grad(), FlopCounterMode(display=False) as inference:
-        for _ in range(spec.train.n_sup):
-            _, carry = task.loss(model, batch, carry)
+        supervise()
     for hook in hooks:
         hook.remove()
-    return training.get_total_flops(), depth, inference.get_total_flops() // spec.train.batch
+    return training.get_total_flops(), len(calls), inference.get_total_flops() // spec.train.batch
