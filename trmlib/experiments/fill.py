@@ -54,7 +54,8 @@ class FillTask:
 
     def batches(self, seed, block, steps):
         rows, c = self.spec.train.batch, self.language
-        drawn = c.draw(np.random.default_rng((seed, block)), steps * rows)
+        stage = c.stage(block * self.spec.train.eval_every / self.spec.train.steps)
+        drawn = stage.draw(np.random.default_rng((seed, block)), steps * rows)
         drawn = {k: torch.from_numpy(v).view(steps, rows, -1) for k, v in drawn.items()}
         batches = [{k: v[i] for k, v in drawn.items()} for i in range(steps)]
         if c.min_blanks < c.blanks:
