@@ -87,9 +87,11 @@ def test_training_opens_the_lengths_from_the_front():
     assert opened == {0: (1,), 0.12: (1,), 0.13: (1, 1), 0.3: (1, 1, 2), 0.4: (1, 1, 2, 5), 0.5: (1, 1, 2, 5), 1: (1, 1, 2, 5)}
     assert Hops(curriculum=0).stage(0) == Hops(curriculum=0) and Dial().stage(0.3) == Dial()
     task = FillTask(Spec("hops", MaskedConfig(d=16), language, TrainConfig(steps=8, eval_every=2, batch=4), 0))
-    lengths = lambda block: {
-        follow(w, s - 1)[0] for b in task.batches(0, block, 2) for w in b["tokens"].numpy() for s in w[language.elements :]
-    }  # noqa: E731
+
+    def lengths(block):
+        windows = np.concatenate([b["tokens"] for b in task.batches(0, block, 2)])
+        return {follow(w, s - 1)[0] for w in windows for s in w[language.elements :]}
+
     assert lengths(0) == {1} and lengths(1) == {1} and lengths(2) == {1, 2, 5} == lengths(3)
 
 

@@ -9,6 +9,7 @@ from trmlib import stats
 from trmlib.compare import arm_rows, effect, enough, evaluation_frame, label, pairs, primary, rival
 from trmlib.experiments.masked_evaluations import BANDS
 from trmlib.export import percent
+from trmlib.tables import frame
 
 # What the write-ups say (documents 000 and 001 of the sources; curve points from 001).
 CLAIMED = {
@@ -121,6 +122,14 @@ def gains_by_group(store, df, arm="joint", rival="baseline"):
         if len(table) > 1 and 3 in table:
             out[group] = stats.paired(table[3].to_numpy(), table[1].to_numpy())
     return out
+
+
+def lower_precision(store, profile="cpu"):
+    """`compare.primary` of the cut runs that were trained in bf16 and in fp32."""
+    full, low = (frame(store, "masked", profile, precision) for precision in ("fp32", "bf16"))
+    low = low.assign(arm=low.arm + " in bf16")
+    both = pd.concat([full, low], ignore_index=True) if len(full) and len(low) else full
+    return primary(both, [(f"{arm} in bf16", arm, "rounding in the training pass") for arm in ("baseline", "joint")])
 
 
 def adaptive_depth(store, df, arm):
