@@ -53,7 +53,7 @@ def save(fig, name, caption, alt):
 
 
 def ready(*arms):
-    return [a for a in arms if report.complete(df, a)]
+    return [a for a in arms if compare.complete(df, a)]
 
 
 failed = int((df.status == "failed").sum())
@@ -96,11 +96,11 @@ for name, config in {"target": TARGET, "mask": TRM, "baseline": CAUSAL}.items():
 # 0 to 1)? A parallel predictor must show zeros everywhere, a causal one may depend on strictly earlier slots, below the diagonal.
 
 # %%
-leaks = report.leak_matrices(store, df)
+leaks = compare.leak_matrices(store, df)
 names = ("target", "baseline", "mask", "parallel")
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))
 for ax, arm in zip(axes.flat, names, strict=True):
-    plots.matrix(leaks[arm], ax, arm) if arm in leaks else plots.pending(ax, arm)
+    plots.matrix(leaks[arm]["as trained"], ax, arm) if arm in leaks else plots.pending(ax, arm)
 save(
     fig,
     "shakespeare_leak",
@@ -109,7 +109,7 @@ save(
 )
 plt.show()
 for arm in (a for a in names if a in leaks):
-    found = leaks[arm]
+    found = leaks[arm]["as trained"]
     say(f"**{arm}**: on the diagonal {found.diagonal().max():.2g}, above it {found[0, 1]:.2g}, below it {found[1, 0]:.2g}.")
 
 # %% [markdown]
@@ -246,11 +246,7 @@ if len(done):
 
 # %%
 first = compare.primary(df, report.PRIMARY)
-pd.DataFrame({
-    "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
-    "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
-    "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"), "reading": [compare.reading(r) for _, r in first.iterrows()],
-})  # fmt: skip
+compare.comparison_table(first)
 
 # %% [markdown]
 # ## Equal compute
@@ -307,7 +303,7 @@ plt.show()
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))
 for ax, (name, values) in zip(axes.flat, report.GRIDS.items(), strict=False):
-    found = report.series(df, values)
+    found = compare.series(df, values)
     plots.lines({"mask": found}, ax, name, "perplexity") if found else plots.pending(ax, name)
 found = report.chunk_series(df)
 plots.lines(found, axes[1, 1], "characters a chunk", "perplexity") if found else plots.pending(axes[1, 1], "characters a chunk")
@@ -370,9 +366,4 @@ print(report.write(store, df, arm, prompt, length, temperature, top_k))
 # The list is made by rule from the comparisons above; what is pending stays open.
 
 # %%
-say(
-    "\n".join(
-        f"- *{r.arm}* against *{r.rival}* ({r.separates}): **{compare.reading(first.loc[i])}**, {percent(r.effect)}."
-        for i, r in enumerate(first.itertuples())
-    )
-)
+say(compare.findings(first))

@@ -73,11 +73,11 @@ say(f"This page shows {len(df)} runs: {about}. A run that diverged counts as log
 # | baseline-, TRM-everywhere | trained at every position of the window, as language models usually are |
 
 # %%
-leaks = report.leak_matrices(store, df)
+leaks = compare.leak_matrices(store, df)
 names = ("baseline, no shift", "TRM, no shift", "baseline", "TRM")
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))
 for ax, arm in zip(axes.flat, names, strict=True):
-    plots.matrix(leaks[arm], ax, arm) if arm in leaks else plots.pending(ax, arm)
+    plots.matrix(leaks[arm]["as trained"], ax, arm) if arm in leaks else plots.pending(ax, arm)
 save(
     fig,
     "autoregressive_leak",
@@ -86,7 +86,7 @@ save(
 )
 plt.show()
 for arm in (a for a in names if a in leaks):
-    found = leaks[arm]
+    found = leaks[arm]["as trained"]
     say(f"**{arm}**: on the diagonal {found.diagonal().max():.2g}, above it {found[0, 1]:.2g}, below it {found[1, 0]:.2g}.")
 
 # %%
@@ -162,11 +162,7 @@ plt.show()
 
 # %%
 first = compare.primary(df, report.PRIMARY)
-pd.DataFrame({
-    "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
-    "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
-    "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"), "reading": [compare.reading(r) for _, r in first.iterrows()],
-})  # fmt: skip
+compare.comparison_table(first)
 
 # %% [markdown]
 # ## Trained depth and thinking time
@@ -223,9 +219,4 @@ plt.show()
 # The list is made by rule from the comparisons above; what is pending stays open.
 
 # %%
-say(
-    "\n".join(
-        f"- *{r.arm}* against *{r.rival}* ({r.separates}): **{compare.reading(first.loc[i])}**, {percent(r.effect)}."
-        for i, r in enumerate(first.itertuples())
-    )
-)
+say(compare.findings(first))

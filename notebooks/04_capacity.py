@@ -38,7 +38,7 @@ from IPython.display import display
 from trmlib import compare, plots, stats
 from trmlib.experiments import capacity
 from trmlib.experiments import capacity_report as report
-from trmlib.export import percent, save_table, say
+from trmlib.export import save_table, say
 from trmlib.runs import Store
 from trmlib.tables import frame, records_digest
 
@@ -127,11 +127,11 @@ if len(done):
 # causal one zeros on and above the diagonal.
 
 # %%
-leaks = report.leak_matrices(store, df)
+leaks = compare.leak_matrices(store, df)
 shown = ["leaking 0.1M", "TRM 0.1M", "causal 0.1M"]
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.8))
 for ax, arm in zip(axes, shown, strict=True):
-    plots.matrix(leaks[arm], ax, arm) if arm in leaks else plots.pending(ax, arm)
+    plots.matrix(leaks[arm]["as trained"], ax, arm) if arm in leaks else plots.pending(ax, arm)
 save(
     fig,
     "capacity_leak",
@@ -268,11 +268,7 @@ plt.show()
 
 # %%
 first = compare.primary(df, report.PRIMARY)
-pd.DataFrame({
-    "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
-    "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
-    "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"), "reading": [compare.reading(r) for _, r in first.iterrows()],
-})  # fmt: skip
+compare.comparison_table(first)
 
 # %% [markdown]
 # Equal tuning: the same four learning rates for both, three seeds that are used for nothing else, NLL on part A after 3,000 steps.
@@ -349,9 +345,5 @@ say(
     f"- The capacity law, tested up to {capacity.TIMES} windows a parameter: **{law['TRM, nothing leaks']}** for models that do not leak; "
     f"**{law['leaking, scored from the last token']}** for leaking ones validated from another start.\n"
     f"- {claimed['ppl']}: **{report.ppl_verdict(df)[0]}**.\n"
-    f'- "2–3× parameter efficiency": **{report.efficiency_verdict(df)[0]}**.\n'
-    + "\n".join(
-        f"- *{r.arm}* against *{r.rival}* ({r.separates}): **{compare.reading(first.loc[i])}**, {percent(r.effect)}."
-        for i, r in enumerate(first.itertuples())
-    )
+    f'- "2–3× parameter efficiency": **{report.efficiency_verdict(df)[0]}**.\n' + compare.findings(first)
 )

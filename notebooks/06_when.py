@@ -271,17 +271,7 @@ doses = [g for g in range(len(lang.groups)) if lang.groups[g] > 0]
 fig, axes = plt.subplots(1, len(doses), figsize=(7, 3.6), sharey=True)
 for ax, g in zip(np.atleast_1d(axes), doses, strict=True):
     found = report.recovered(dial, g)
-    for i, (way, points) in enumerate(found.items()):
-        x, mean, low, high = (np.array([p[j] for p in points]) for j in (1, 2, 3, 4))
-        ax.errorbar(
-            x / 1e6,
-            mean,
-            [mean - low, high - mean],
-            marker=plots.MARKERS[i],
-            color=plots.COLOURS[i],
-            label=way,
-            linestyle="" if way == "filling" else "-",
-        )
+    plots.ways(found, ax)
     ax.axhline(lang.groups[g], color="#444444", linestyle=":")
     ax.set_title(f"{lang.groups[g]:.2f} nats", fontsize=10)
     plots.plain_log(ax, "x", (1, 3))
@@ -312,17 +302,7 @@ fig, axes = plt.subplots(2, 2, figsize=(7, 5.4), sharey=True)
 for row, blanks in enumerate((2, 3)):
     for column, where in enumerate(("neighbours", "distant")):
         ax, found = axes[row, column], report.language_coordination(store, masked, where, blanks)
-        for i, (way, points) in enumerate(found.items()):
-            x, mean, low, high = (np.array([p[j] for p in points]) for j in (1, 2, 3, 4))
-            ax.errorbar(
-                x / 1e6,
-                mean,
-                [mean - low, high - mean],
-                marker=plots.MARKERS[i],
-                color=plots.COLOURS[i],
-                label=way,
-                linestyle="" if way == "filling" else "-",
-            )
+        plots.ways(found, ax)
         plots.pending(ax, f"{blanks} blanks, {where}") if not found else ax.set_title(f"{blanks} blanks, {where}", fontsize=10)
         if found:
             plots.plain_log(ax, "x", (1, 2, 5))

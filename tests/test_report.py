@@ -102,8 +102,17 @@ def test_noise_is_the_spread_of_the_noisy_curve_about_the_fixed_one():
     assert report.noise(df) == pytest.approx(0.05)  # the constant gap of 0.3 is no noise
 
 
+def test_lower_precision_is_compared_with_full_precision_seed_by_seed(monkeypatch):
+    low = [v + d for v, d in zip(BASE, (0.010, 0.012, 0.008, 0.011, 0.009), strict=True)]
+    found = {"fp32": frame(BASE, BASE), "bf16": frame(low, BASE[:3])}
+    monkeypatch.setattr(report, "frame", lambda store, experiment, profile, precision: found[precision])
+    baseline, joint = (r for _, r in report.lower_precision(None).iterrows())
+    assert baseline.effect.estimate == pytest.approx(math.expm1(0.010)) and compare.reading(baseline) == "the same within ±2 %"
+    assert joint.effect is None and compare.reading(joint) == "pending"  # three of five seeds
+
+
 def test_arms_compare_with_the_baseline_of_their_own_setting():
-    assert report.rival("joint (3 blanks)") == "baseline (3 blanks)" and report.rival("4-blocks") == "baseline"
+    assert compare.rival("joint (3 blanks)") == "baseline (3 blanks)" and compare.rival("4-blocks") == "baseline"
     table = report.arms(frame(BASE, BASE)).set_index("arm")
     assert table.seeds["joint"] == 5 and table.seeds["8-passes"] == 0 and table.ppl["baseline"] == pytest.approx(math.exp(4.5))
 

@@ -221,7 +221,7 @@ def test_curves_over_compute_and_grids():
     df = frame(mask=BASE, **{"n-1": BASE + 0.1})
     flops, mean, *_ = report.flops_bands(df, ["mask"])["mask"]
     assert flops.tolist() == [500, 1000] and mean[1] == pytest.approx(math.exp(1.8))
-    values, mean, low, high = report.series(df, report.GRIDS["latent updates n"])
+    values, mean, low, high = compare.series(df, report.GRIDS["latent updates n"])
     assert (
         values == [1, 6] and mean.tolist() == pytest.approx([math.exp(1.9), math.exp(1.8)]) and (low < mean).all() and (mean < high).all()
     )

@@ -9,6 +9,9 @@ import pytest
 from trmlib.data import synthetic
 from trmlib.data.synthetic import MASK, Dial, Hops
 from trmlib.errors import TrmError
+from trmlib.experiments.fill import FillTask
+from trmlib.models.masked import MaskedConfig
+from trmlib.runs import Spec, TrainConfig
 
 SMALL = Dial(symbols=3, shifts=2, doses=(0.0, 0.4, 1.0))
 
@@ -78,6 +81,20 @@ def test_hops_windows_are_chains_whose_end_is_k_hops_away():
     assert set(trained) == {1, 3, 5} and np.bincount(trained)[[1, 3, 5]] / 1200 == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_training_opens_the_lengths_from_the_front():
+    language = Hops(length=8, trained=(1, 1, 2, 5), curriculum=0.5)
+    opened = {share: language.stage(share).trained for share in (0, 0.12, 0.13, 0.3, 0.4, 0.5, 1)}
+    assert opened == {0: (1,), 0.12: (1,), 0.13: (1, 1), 0.3: (1, 1, 2), 0.4: (1, 1, 2, 5), 0.5: (1, 1, 2, 5), 1: (1, 1, 2, 5)}
+    assert Hops(curriculum=0).stage(0) == Hops(curriculum=0) and Dial().stage(0.3) == Dial()
+    task = FillTask(Spec("hops", MaskedConfig(d=16), language, TrainConfig(steps=8, eval_every=2, batch=4), 0))
+
+    def lengths(block):
+        windows = np.concatenate([b["tokens"] for b in task.batches(0, block, 2)])
+        return {follow(w, s - 1)[0] for w in windows for s in w[language.elements :]}
+
+    assert lengths(0) == {1} and lengths(1) == {1} and lengths(2) == {1, 2, 5} == lengths(3)
+
+
 @pytest.mark.parametrize("hops", [0, 1, 2])
 def test_hops_optimum_by_enumeration(hops):
     """All permutations of 2 chains of 3: the posterior of the end given the ends and the first `hops` steps from the start."""
@@ -99,6 +116,7 @@ def test_hops_optimum_by_enumeration(hops):
         (lambda: Hops(length=4, trained=(1, 5)), "k=5 hops do not fit: a chain has 1 … 4"),
         (lambda: Hops(trained=(0,)), "k=0 hops do not fit: a chain has 1 … 16"),
         (lambda: Hops(trained=()), "trained is empty; name at least one number of hops"),
+        (lambda: Hops(curriculum=2), "curriculum=2 is a share of training, 0 … 1"),
         (lambda: Hops(chains=0), "length=16, chains=0 and starts=8 must all be at least 1"),
         (lambda: Dial(doses=(0, 1.2)), "a dose of 3.32711 nats lies outside 0 … log K = 2.773 for K=16"),
         (lambda: Dial(doses=(-0.1,)), "a dose of -0.277259 nats lies outside 0 … log K = 2.773 for K=16"),

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from trmlib.errors import TrmError
 from trmlib.experiments.masked import Task
 from trmlib.runs import Spec, Store, TrainConfig, key_of
-from trmlib.train import PRECISIONS, Weights, step, train
+from trmlib.train import PRECISIONS, Weights, costs, step, train
 
 NUMBERS = ("metrics", "detail", "curve", "status", "steps", "train_flops", "inference_flops", "parameters", "serial_depth")
 FAST = {"passes": 1, "refine_blocks": 1, "context_blocks": 1}
@@ -389,6 +389,28 @@ def test_flops_are_counted(store, settings, passes, seeds):
         assert record["train_flops"] == 6 * passes * 2 * forward  # steps · supervision steps · (forward + gradient of the weights)
         assert record["inference_flops"] == passes * 2 * 4 * 3  # an example
         assert record["parameters"] == 12 and record["serial_depth"] == 0
+
+
+class Uneven(Linear):
+    """Batches of 2, 2 and 5 rows in turn, told to run some number of passes."""
+
+    work = [(0.25, {"passes": 2}), (0.75, {"passes": 1})]
+
+    def batches(self, seed, block, steps):
+        rows = [(2, 2, 5)[i % 3] for i in range(steps)]
+        return [{k: v[:r] for k, v in b.items()} | {"passes": 7} for b, r in zip(super().batches(seed, block, steps), rows, strict=True)]
+
+    def loss(self, net, batch, carry):
+        return super().loss(
+            net, {"x": batch["x"].repeat(batch.get("passes", 1), 1), "y": batch["y"].repeat(batch.get("passes", 1), 1)}, carry
+        )
+
+
+def test_flops_of_uneven_batches_are_a_mean_and_a_largest():
+    spec, task = linear_spec(eval_every=3), Uneven(inputs=4, outputs=3)
+    flops, depth, inference = costs(task, spec, Weights([task.model()], torch.device("cpu")), torch.device("cpu"))
+    assert flops == 1.25 * 2 * (2 * 3 * 4 * 3)  # forward and gradient, 3 rows at the mean, 1.25 passes at the mean, not the 7 drawn
+    assert depth == 0 and inference == 5 * 2 * 4 * 3 // spec.train.batch
 
 
 @pytest.mark.parametrize("arm, depth", [("baseline", 2), ("joint", 2 + 3 * 2), ("4-blocks", 4), ("shared", 2 + 3 * 2), ("8-passes", 18)])

@@ -1,11 +1,14 @@
 """Comparisons of arms over seeds, by the same rules in every chapter: a tidy frame of records (`tables.frame`) in,
 effects, tables and bands out. Nothing is said of an arm before all seeds that were fixed beforehand are there."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.experiments import module
+from trmlib.experiments import grid, module
+from trmlib.export import percent
 from trmlib.tables import by_pass, curves
 
 
@@ -20,6 +23,16 @@ def enough(df):
 def scores(df, arm, metric="nll_b"):
     """{seed: score} of an arm; a run that diverged counts as log V."""
     return df[df.arm == arm].set_index("seed")[metric].sort_index() if len(df) else pd.Series(dtype=float)
+
+
+def complete(df, arm):
+    """Are all seeds of an arm there?"""
+    return len(df) > 0 and df[df.arm == arm].seed.nunique() >= enough(df)
+
+
+def rival(arm):
+    """The baseline of an arm's own setting: of "joint (3 blanks)" it is "baseline (3 blanks)"."""
+    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
 
 
 def pairs(df, a, b, metric="nll_b"):
@@ -64,6 +77,23 @@ def primary(df, comparisons, metric="nll_b"):
     return pd.DataFrame(rows)
 
 
+def arm_rows(df, experiment, more, profile="full"):
+    """A row an arm of the grid: seeds, NLL and perplexity on part B, what `more(arm, g)` says of its records g, and what it costs."""
+    rows = []
+    for arm in dict.fromkeys(r.arm for r in grid(profile) if r.spec.experiment == experiment):
+        g = df[df.arm == arm]
+        if not len(g):
+            rows.append({"arm": arm, "seeds": 0})
+            continue
+        first = g.iloc[0]
+        rows.append({
+            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
+            **more(arm, g), "parameters": int(first.parameters), "train_pflop": first.train_flops / 1e15,
+            "mflop": first.inference_flops / 1e6, "depth": int(first.serial_depth), "minutes": g.seconds.mean() / 60,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def reading(row):
     """One primary comparison in words, by rule."""
     e = row["effect"]
@@ -74,6 +104,32 @@ def reading(row):
     if row["p_holm"] < 0.05:
         return f"{row['arm']} is {'better' if e.estimate < 0 else 'worse'}"
     return "inconclusive"
+
+
+def comparison_table(first):
+    """The frame of `primary`, as a reader wants to see it."""
+    return pd.DataFrame({
+        "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
+        "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
+        "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"),
+        "reading": [reading(r) for _, r in first.iterrows()],
+    })  # fmt: skip
+
+
+def findings(first):
+    """The frame of `primary` as a Markdown list."""
+    return "\n".join(
+        f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{reading(r)}**, {percent(r['effect'])}." for _, r in first.iterrows()
+    )
+
+
+def series(df, arms, metric="nll_b"):
+    """Of the complete arms of {value: arm}: values, perplexity mean, low, high; None where there are fewer than two."""
+    ready = {x: scores(df, arm, metric).to_numpy() for x, arm in arms.items() if complete(df, arm)}
+    if len(ready) < 2:
+        return None
+    n = min(map(len, ready.values()))
+    return (list(ready), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in ready.values()]).T)))
 
 
 def curve_bands(df, names, value="nll"):
@@ -103,6 +159,15 @@ def evaluation_frame(store, df, name):
     of = {r.key: (r.arm, r.seed) for r in df.itertuples()}
     found = store.evaluations(df.record.iloc[0]["experiment"], name) if of else []
     return {of[e["runs"][0]]: e["result"] for e in found if e["runs"][0] in of}
+
+
+def leak_matrices(store, df):
+    """{arm: {how it was probed: dependency matrix}}, mean over seeds."""
+    found = {}
+    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
+        for how, matrix in result.items():
+            found.setdefault(arm, {}).setdefault(how, []).append(matrix)
+    return {arm: {how: np.mean(ms, 0) for how, ms in probed.items()} for arm, probed in found.items()}
 
 
 def label(df, profile):

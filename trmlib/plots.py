@@ -120,6 +120,15 @@ def lines(series, ax, xlabel="", ylabel=""):
     return ax
 
 
+def ways(found, ax):
+    """Nats recovered against MFLOP, with intervals: {way: [(arm, FLOPs, mean, low, high)]}. The points of "filling" are models, no series."""
+    for i, (way, points) in enumerate(found.items()):
+        flops, mean, low, high = np.array([p[1:] for p in points], float).T
+        line = "" if way == "filling" else "-"
+        ax.errorbar(flops / 1e6, mean, [mean - low, high - mean], marker=MARKERS[i], color=COLOURS[i], label=way, linestyle=line)
+    return ax
+
+
 def bars(long, ax, x, y, hue, xlabel=""):
     """Grouped horizontal bars of the mean over rows, with the spread of the seeds (standard deviation) as whiskers."""
     sns.barplot(long, x=x, y=y, hue=hue, ax=ax, palette=[COLOURS[i] for i in (7, 2, 1)], errorbar="sd", err_kws={"linewidth": 1})

@@ -88,22 +88,22 @@ def show_record(record):
     return "\n".join(lines)
 
 
-def frame(store, experiment, profile):
+def frame(store, experiment, profile, precision=None):
     """Tidy frame, a row a recorded or failed run of the profile, its metrics as columns and the record itself in `record`.
 
-    All rows are of one device kind and precision, the pair with the most records: pairs never mix them."""
+    All rows are of one device kind and precision, the pair with the most records (of `precision`, if named): pairs never mix them."""
     records = store.records(experiment)
     rows = []
     for run in grid(profile):
         for key, r in records.items():
-            if r["hash"] == run.spec.hash:
+            if r["hash"] == run.spec.hash and precision in (None, r["precision"]):
                 rows.append({"arm": run.arm, "seed": run.spec.seed, "key": key, "device": r["device"]["kind"], "precision": r["precision"],
                              **{k: r[k] for k in ("status", "steps", "parameters", "train_flops", "inference_flops", "serial_depth", "seconds")},
                              **r["metrics"], "record": r})  # fmt: skip
     if not rows:
         return pd.DataFrame(columns=["arm", "seed", "key", "device", "precision", "status", "record"])
     df = pd.DataFrame(rows)
-    device, precision = df.groupby(["device", "precision"]).size().idxmax()
+    device, precision = df.groupby(["device", "precision"]).size().sort_index(ascending=False).idxmax()
     return df[(df.device == device) & (df.precision == precision)].reset_index(drop=True)
 
 

@@ -260,27 +260,37 @@ def restore(path, weights, optimizer, ema):
 
 
 def costs(task, spec, weights, device):
-    """(training FLOPs a step, blocks applied in series at inference, inference FLOPs an example), all counted."""
-    batch = next(iter(stacked([task.batches(spec.seed, 0, 1)], device)))
-    depth = 0
+    """(training FLOPs a step, blocks applied in series at inference, inference FLOPs an example), all counted.
 
-    def count(*_):
-        nonlocal depth
-        depth += 1
-
-    model, flops = weights.model, 0
+    Where the batches of the first block differ in shape: the mean of training, the most of inference. Where they differ in what is
+    done with them, the task's `work` says what is typical; inference is as in the last of these."""
+    batches = task.batches(spec.seed, 0, spec.train.eval_every)
+    shapes = [tuple(v.shape for v in b.values() if isinstance(v, torch.Tensor)) for b in batches]
+    first = {shape: next(stacked([[batches[shapes.index(shape)]]], device)) for shape in set(shapes)}
+    training = 0
     for share, entries in getattr(task, "work", [(1, {})]):
+        counted = {shape: count(task, spec, weights.model, batch | entries) for shape, batch in first.items()}
+        training += share * sum(counted[shape][0] for shape in shapes) / len(shapes)
+    return round(training), *(max(c[i] for c in counted.values()) for i in (1, 2))
+
+
+def count(task, spec, model, batch):
+    """`costs` of one batch."""
+    calls = []
+
+    def supervise(steps, backward=False):
         carry = None
-        with FlopCounterMode(display=False) as training:
-            for _ in range(spec.train.n_sup):
-                loss, carry = task.loss(model, batch | entries, carry)
+        for _ in range(steps):
+            loss, carry = task.loss(model, batch, carry)
+            if backward:
                 loss.backward()
-        model.zero_grad(set_to_none=True)
-        flops += share * training.get_total_flops()
-    hooks, carry = [b.register_forward_hook(count) for b in model.modules() if isinstance(b, Block | PostNormBlock)], None
+
+    with FlopCounterMode(display=False) as training:
+        supervise(spec.train.n_sup, backward=True)
+    model.zero_grad(set_to_none=True)
+    hooks = [b.register_forward_hook(lambda *_: calls.append(1)) for b in model.modules() if isinstance(b, Block | PostNormBlock)]
     with torch.no_grad(), FlopCounterMode(display=False) as inference:
-        for _ in range(getattr(task, "inference_steps", spec.train.n_sup)):
-            _, carry = task.loss(model, batch, carry)
+        supervise(getattr(task, "inference_steps", spec.train.n_sup))
     for hook in hooks:
         hook.remove()
-    return round(flops), depth, inference.get_total_flops() // spec.train.batch
+    return training.get_total_flops(), len(calls), inference.get_total_flops() // spec.train.batch

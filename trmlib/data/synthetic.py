@@ -7,7 +7,7 @@ A reader's own language is one more frozen dataclass that extends `Language`; `e
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -31,6 +31,10 @@ class Language:
     def min_blanks(self):
         """Training hides min_blanks … blanks of the blanks."""
         return self.blanks
+
+    def stage(self, share):
+        """The language that training draws from after a share (0 … 1) of its steps; itself, unless there is a curriculum."""
+        return self
 
     def test(self, group, rows=512):
         """Fixed windows of a group (its index) and their weights (rows,), of sum 1."""
@@ -128,13 +132,14 @@ class Hops(Language):
     each element points to the next, the last to itself. At every start the end of its chain is to be named.
 
     The chains look alike, so whoever has not followed all k hops knows only that it is one of the ends. The starts of a
-    window are questions of their own: they are asked together to spend less on reading. Short ways are drawn more often: a
-    curriculum."""
+    window are questions of their own: they are asked together to spend less on reading. Training opens `trained` from the
+    front: without short ways first, nothing is learnt but the guess of an end."""
 
     length: int = 16  # the longest way from a start to its end, in hops
     chains: int = 2
     starts: int = 8  # questions a window
-    trained: tuple = (1,) * 8 + (2,) * 4 + (3, 3, 4, 4, 6, 8)  # k of the training questions, drawn from these; 1 … length are tested
+    trained: tuple = (1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 6, 6, 8, 8)  # k of the training questions, drawn from these; 1 … length are tested
+    curriculum: float = 0.5  # share of training after which all of `trained` is drawn from
 
     def __post_init__(self):
         if min(self.length, self.chains, self.starts) < 1:
@@ -143,6 +148,8 @@ class Hops(Language):
             self.check(k)
         if not self.trained:
             raise TrmError("trained is empty; name at least one number of hops")
+        if not 0 <= self.curriculum <= 1:
+            raise TrmError(f"curriculum={self.curriculum} is a share of training, 0 … 1")
 
     @property
     def blanks(self):
@@ -183,6 +190,10 @@ class Hops(Language):
         start, end = (np.take_along_axis(order, i, 1) for i in (last - k, last))
         at = np.tile(self.elements + np.arange(self.starts), (rows, 1))
         return {"tokens": 1 + np.concatenate([pointers, start], 1), "at": at, "targets": 1 + end}
+
+    def stage(self, share):
+        done = min(1.0, share / self.curriculum) if self.curriculum else 1.0
+        return replace(self, trained=self.trained[: max(1, math.ceil(done * len(self.trained)))])
 
     def test(self, group, rows=64):
         return super().test(group, rows)

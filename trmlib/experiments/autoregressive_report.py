@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import effect, enough, evaluation_frame, scores
-from trmlib.experiments import grid
+from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, rival, scores, series
 from trmlib.experiments.autoregressive import RATES, SETTINGS, UNSHIFTED
 
 # What the write-ups say (documents 000 and 001 of the sources).
@@ -24,30 +23,13 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
 ]
 
 
-def complete(df, arm):
-    """Are all seeds of an arm there?"""
-    return df[df.arm == arm].seed.nunique() >= enough(df)
-
-
-def rival(arm):
-    """The baseline of an arm's own setting: of "TRM (chunk 4)" it is "baseline (chunk 4)"."""
-    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
-
-
 def arms(df):
-    """A row an arm of the grid: seeds, perplexity, change against its baseline (`effect`), and what it costs."""
-    rows = []
-    for arm in dict.fromkeys(r.arm for r in grid("full") if r.spec.experiment == "autoregressive"):
-        g = df[df.arm == arm]
-        if not len(g):
-            rows.append({"arm": arm, "seeds": 0})
-            continue
-        rows.append({
-            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
-            "accuracy": g.accuracy_b.mean(), "effect": None if arm == rival(arm) or "(lr" in arm else effect(df, arm, rival(arm)),
-            "parameters": int(g.parameters.iloc[0]), "train_pflop": g.train_flops.iloc[0] / 1e15, "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    """A row an arm (`compare.arm_rows`), with its change against its own baseline."""
+
+    def more(arm, g):
+        return {"accuracy": g.accuracy_b.mean(), "effect": None if arm == rival(arm) or "(lr" in arm else effect(df, arm, rival(arm))}
+
+    return arm_rows(df, "autoregressive", more)
 
 
 def verdict(df):
@@ -91,12 +73,7 @@ def tuning(df):
 
 def trained_passes(df):
     """(passes, perplexity mean, low, high) of models trained with 1, 2, 3, 5, 8 passes, or None with fewer than two."""
-    names = {1: "baseline", 2: "2-passes", 3: "TRM", 5: "5-passes", 8: "8-passes"}
-    found = {T: scores(df, arm).to_numpy() for T, arm in names.items() if complete(df, arm)}
-    if len(found) < 2:
-        return None
-    n = min(map(len, found.values()))
-    return (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
+    return series(df, {1: "baseline", 2: "2-passes", 3: "TRM", 5: "5-passes", 8: "8-passes"})
 
 
 def more_passes(store, df):
@@ -105,14 +82,6 @@ def more_passes(store, df):
     for (arm, _), result in sorted(evaluation_frame(store, df, "passes").items()):
         found.setdefault(arm, []).append(result["nll_b"])
     return {arm: (np.arange(len(v[0])), *(np.exp(b) for b in stats.band(np.array(v)))) for arm, v in found.items() if len(v) >= enough(df)}
-
-
-def leak_matrices(store, df):
-    """{arm: dependency matrix}, mean over seeds."""
-    found = {}
-    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
-        found.setdefault(arm, []).append(result["as trained"])
-    return {arm: np.mean(v, 0) for arm, v in found.items()}
 
 
 def answer(store, profile):

@@ -8,7 +8,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from trmlib import stats
-from trmlib.compare import effect, enough, evaluation_frame, pairs
+from trmlib.compare import arm_rows, effect, enough, pairs
 from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, STARTS, TIMES
 from trmlib.runs import spec_hash
@@ -46,24 +46,19 @@ PUBLISHED = pd.DataFrame(
 
 
 def arms(df, profile="full"):
-    """A row an arm of the grid: seeds, perplexity and bits per byte on part B, and what it costs."""
-    rows = []
-    for run in {r.arm: r for r in reversed(grid(profile)) if r.spec.experiment == "capacity"}.values():
-        g = df[df.arm == run.arm]
-        if not len(g):
-            rows.append({"arm": run.arm, "seeds": 0})
-            continue
-        model, data = run.spec.model, run.spec.data
+    """A row an arm (`compare.arm_rows`), the last of the grid first, with bits per byte and parameters outside the embeddings."""
+    runs = {r.arm: r.spec for r in grid(profile) if r.spec.experiment == "capacity"}
+
+    def more(arm, g):
+        model, data = runs[arm].model, runs[arm].data
         positions = (data.context + data.chunk) * model.d * (model.positions == "learned")
         bits = g["bits_b"].dropna() if "bits_b" in g else []
-        rows.append({
-            "arm": run.arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
-            "bits": float(np.mean(bits)) if len(bits) else None, "parameters": int(g.parameters.iloc[0]),
+        return {
+            "bits": float(np.mean(bits)) if len(bits) else None, "windows": g.record.iloc[0]["data"]["windows"],
             "non_embedding": int(g.parameters.iloc[0]) - (data.vocab + data.unused_rows) * model.d - positions,
-            "windows": g.record.iloc[0]["data"]["windows"], "train_pflop": g.train_flops.iloc[0] / 1e15, "depth": int(g.serial_depth.iloc[0]),
-            "minutes": g.seconds.mean() / 60,
-        })  # fmt: skip
-    return pd.DataFrame(rows).iloc[::-1].reset_index(drop=True)
+        }  # fmt: skip
+
+    return arm_rows(df, "capacity", more, profile).iloc[::-1].reset_index(drop=True)
 
 
 # ---------------------------------------------------------------- the law
@@ -252,14 +247,6 @@ def wikitext2(df):
 
 
 # ---------------------------------------------------------------- evaluations and runs under way
-
-
-def leak_matrices(store, df):
-    """{arm: matrix}, mean over seeds."""
-    found = {}
-    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
-        found.setdefault(arm, []).append(result["as trained"])
-    return {arm: np.mean(ms, 0) for arm, ms in found.items()}
 
 
 def under_way(store, profile):

@@ -49,12 +49,19 @@ class FillTask:
     def tensors(self, batch):
         return {k: torch.from_numpy(v).to(self.device) for k, v in batch.items()}
 
+    @property
+    def work(self):
+        """A random number of passes costs what its mean does."""
+        c = self.spec.model
+        return [(1, {"passes": c.passes} if c.random_passes else {})]
+
     def model(self):
         return MaskedLM(self.spec.model, self.language.vocab, self.language.context)
 
     def batches(self, seed, block, steps):
         rows, c = self.spec.train.batch, self.language
-        drawn = c.draw(np.random.default_rng((seed, block)), steps * rows)
+        stage = c.stage(block * self.spec.train.eval_every / self.spec.train.steps)
+        drawn = stage.draw(np.random.default_rng((seed, block)), steps * rows)
         drawn = {k: torch.from_numpy(v).view(steps, rows, -1) for k, v in drawn.items()}
         batches = [{k: v[i] for k, v in drawn.items()} for i in range(steps)]
         if c.min_blanks < c.blanks:

@@ -37,7 +37,7 @@ SUPERVISED = {"2 passes × 4 supervised": 4}
 
 def grid(profile):
     """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first. cpu and full are the same runs."""
-    data, train, models = Hops(), TrainConfig(steps=6_000, batch=64, lr=1e-3, warmup=200, beta2=0.98, eval_every=200), MODELS
+    data, train, models = Hops(), TrainConfig(steps=2_500, batch=32, lr=1e-3, warmup=200, beta2=0.98, eval_every=125), MODELS
     if profile == "smoke":
         data, train = Hops(length=3, starts=2, trained=(1, 2)), TrainConfig(steps=40, batch=16, eval_every=20, lr=3e-3)
         models = {arm: replace(m, d=16, heads=2) for arm, m in MODELS.items()}

@@ -146,20 +146,22 @@ def spread(near, blanks, context):
 
 
 def coordination(task, model, windows=1024, words=32):
-    """How much the blanks of a window have to say to one another, on `windows` windows of part B, for neighbouring and for
-    distant blanks: means of everything that `evaluate.score_joint` gives, in nats, marginals estimated from `words` words."""
+    """How much the blanks of a window have to say to one another, on `windows` windows of part B, for 2 … all blanks side by side
+    ("2 neighbours", …) and far apart ("2 distant", …): means of all that `evaluate.score_joint` gives, in nats, marginals estimated
+    from `words` words."""
     c, found = task.config, {}
     rows = np.flatnonzero(task.fixed.part_b[task.fixed.article])
     rows = np.random.default_rng(1).permutation(rows)[:windows]
     shown = {k: v[torch.from_numpy(rows)].cpu() for k, v in task.fixed.batch.items()}
     tokens = shown["tokens"].scatter(1, shown["at"], shown["targets"])  # nothing hidden
-    for name, near in {"neighbours": True, "distant": False}.items():
-        offsets = spread(near, c.blanks, c.context)
-        first = 1 + np.random.default_rng(2).integers(c.context - 2 - offsets[-1], size=len(tokens))
-        at = torch.from_numpy(first[:, None] + offsets)
-        batch = {"tokens": tokens.scatter(1, at, text.MASK), "at": at, "targets": tokens.gather(1, at)}
-        scores = score_joint(model, {k: v.to(task.device) for k, v in batch.items()}, words)
-        found[name] = {k: v.mean() for k, v in scores.items()} | {"flops": blanks_flops(model, batch)}
+    for blanks in range(2, c.blanks + 1):
+        for name, near in {"neighbours": True, "distant": False}.items():
+            offsets = spread(near, blanks, c.context)
+            first = 1 + np.random.default_rng(2).integers(c.context - 2 - offsets[-1], size=len(tokens))
+            at = torch.from_numpy(first[:, None] + offsets)
+            batch = {"tokens": tokens.scatter(1, at, text.MASK), "at": at, "targets": tokens.gather(1, at)}
+            scores = score_joint(model, {k: v.to(task.device) for k, v in batch.items()}, words)
+            found[f"{blanks} {name}"] = {k: v.mean() for k, v in scores.items()} | {"flops": blanks_flops(model, batch)}
     return found
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import effect, enough, evaluation_frame, label, pairs, primary
-from trmlib.experiments import grid
+from trmlib.compare import arm_rows, effect, enough, evaluation_frame, label, pairs, primary, rival
 from trmlib.experiments.masked_evaluations import BANDS
 from trmlib.export import percent
+from trmlib.tables import frame
 
 # What the write-ups say (documents 000 and 001 of the sources; curve points from 001).
 CLAIMED = {
@@ -30,26 +30,14 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
 ]
 
 
-def rival(arm):
-    """The baseline of an arm's own setting: of "joint (3 blanks)" it is "baseline (3 blanks)"."""
-    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
-
-
 def arms(df):
-    """A row an arm of the grid: seeds, perplexity, change against its baseline (`effect`), and what it costs."""
-    rows = []
-    for arm in dict.fromkeys(r.arm for r in grid("full") if r.spec.experiment == "masked"):
-        g = df[df.arm == arm]
-        if not len(g):
-            rows.append({"arm": arm, "seeds": 0})
-            continue
-        rows.append({
-            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "ppl": math.exp(g.nll_b.mean()),
-            "accuracy": g.accuracy_b.mean(), "ppl_known": math.exp(g.nll_known_b.mean()), "effect": effect(df, arm, rival(arm)) if arm != rival(arm) else None,
-            "parameters": int(g.parameters.iloc[0]), "train_pflop": g.train_flops.iloc[0] / 1e15, "mflop": g.inference_flops.iloc[0] / 1e6,
-            "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    """A row an arm (`compare.arm_rows`), with its change against its own baseline."""
+
+    def more(arm, g):
+        e = effect(df, arm, rival(arm)) if arm != rival(arm) else None
+        return {"accuracy": g.accuracy_b.mean(), "ppl_known": math.exp(g.nll_known_b.mean()), "effect": e}
+
+    return arm_rows(df, "masked", more)
 
 
 def unequal_steps(df, arm, rival="baseline", stop=13_750):
@@ -136,13 +124,12 @@ def gains_by_group(store, df, arm="joint", rival="baseline"):
     return out
 
 
-def leak_matrices(store, df):
-    """{arm: {"masked": matrix, "words left in": matrix}}, mean over seeds."""
-    found = {}
-    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
-        for name, m in result.items():
-            found.setdefault(arm, {}).setdefault(name, []).append(m)
-    return {arm: {name: np.mean(ms, 0) for name, ms in kinds.items()} for arm, kinds in found.items()}
+def lower_precision(store, profile="cpu"):
+    """`compare.primary` of the cut runs that were trained in bf16 and in fp32."""
+    full, low = (frame(store, "masked", profile, precision) for precision in ("fp32", "bf16"))
+    low = low.assign(arm=low.arm + " in bf16")
+    both = pd.concat([full, low], ignore_index=True) if len(full) and len(low) else full
+    return primary(both, [(f"{arm} in bf16", arm, "rounding in the training pass") for arm in ("baseline", "joint")])
 
 
 def adaptive_depth(store, df, arm):

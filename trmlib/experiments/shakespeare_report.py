@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import curve_bands, effect, enough, evaluation_frame, scores
+from trmlib.compare import arm_rows, complete, curve_bands, effect, evaluation_frame, rival, scores, series
 from trmlib.errors import TrmError
 from trmlib.experiments import grid
 from trmlib.experiments import shakespeare_evaluations as evaluations
@@ -38,32 +38,14 @@ GRIDS = {  # one field at a time: field → {value: arm}
 }
 
 
-def rival(arm):
-    """The baseline of an arm's own setting: of "mask (chunk 4)" it is "baseline (chunk 4)"."""
-    return "baseline" + arm[arm.find(" (") :] if " (" in arm else "baseline"
-
-
 def arms(df):
-    """A row an arm of the grid: seeds, scores, change against its baseline (`effect`), and what it costs."""
-    rows = []
-    for arm in dict.fromkeys(r.arm for r in grid("full") if r.spec.experiment == "shakespeare"):
-        g = df[df.arm == arm]
-        if not len(g):
-            rows.append({"arm": arm, "seeds": 0})
-            continue
-        comparable = arm not in (rival(arm), "calibration")
-        rows.append({
-            "arm": arm, "seeds": len(g), "failed": int((g.status == "failed").sum()), "nll": g.nll_b.mean(), "bits": g.nll_b.mean() / math.log(2),
-            "ppl": math.exp(g.nll_b.mean()), "joint": g.joint_b.mean(), "effect": effect(df, arm, rival(arm)) if comparable else None,
-            "parameters": int(g.parameters.iloc[0]), "train_pflop": g.train_flops.iloc[0] / 1e15, "mflop": g.inference_flops.iloc[0] / 1e6,
-            "depth": int(g.serial_depth.iloc[0]), "minutes": g.seconds.mean() / 60,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    """A row an arm (`compare.arm_rows`), with its change against its own baseline."""
 
+    def more(arm, g):
+        e = effect(df, arm, rival(arm)) if arm not in (rival(arm), "calibration") else None
+        return {"bits": g.nll_b.mean() / math.log(2), "joint": g.joint_b.mean(), "effect": e}
 
-def complete(df, arm):
-    """Are all seeds of an arm there?"""
-    return df[df.arm == arm].seed.nunique() >= enough(df)
+    return arm_rows(df, "shakespeare", more)
 
 
 def ladder(df):
@@ -133,14 +115,6 @@ def flops_bands(df, names):
     return {arm: (steps * per_step[arm] / 1e12, *rest) for arm, (steps, *rest) in curve_bands(df, names).items()}
 
 
-def series(df, arms, metric="nll_b"):
-    """Of the complete arms of {value: arm}: values, perplexity mean, low, high; None where there are fewer than two."""
-    ready = {x: scores(df, arm, metric).to_numpy() for x, arm in arms.items() if complete(df, arm)}
-    if len(ready) < 2:
-        return None
-    return (list(ready), *(np.exp(v) for v in stats.band(np.array([v[: min(map(len, ready.values()))] for v in ready.values()]).T)))
-
-
 def chunk_series(df, names=("baseline", "mask", "parallel")):
     """{arm: (chunk lengths, perplexity mean, low, high)}."""
     found = {name: series(df, {2: name, **{k: f"{name} (chunk {k})" for k in CHUNKS}}) for name in names}
@@ -148,14 +122,6 @@ def chunk_series(df, names=("baseline", "mask", "parallel")):
 
 
 # ---------------------------------------------------------------- evaluations
-
-
-def leak_matrices(store, df):
-    """{arm: dependency matrix}, mean over seeds."""
-    found = {}
-    for (arm, _), result in evaluation_frame(store, df, "leak_probe").items():
-        found.setdefault(arm, []).append(result["as trained"])
-    return {arm: np.mean(ms, 0) for arm, ms in found.items()}
 
 
 def other_starts(store, df):

@@ -16,10 +16,10 @@ WAYS = {  # way of spending compute → (arms, score of a record, key of its FLO
     "samples": (("parallel", "2 samples", "4 samples", "8 samples", "16 samples"), ("coordination",), "at once"),
     "filling": (("parallel", "1 pass", "3 passes", "8 passes"), ("coordination_ab", "coordination_ba"), "one by one"),
 }
-LANGUAGE_WAYS = {  # the same on WikiText-2; {} is the number of blanks
-    "passes": (("baseline (1–{} blanks)", "joint (1–{} blanks)"), ("coordination",), "at once"),
-    "samples": (("baseline (1–{} blanks)", "4 samples (1–{} blanks)", "16 samples (1–{} blanks)"), ("coordination",), "at once"),
-    "filling": (("baseline (1–{} blanks)", "joint (1–{} blanks)"), ("coordination_ab", "coordination_ba"), "one by one"),
+LANGUAGE_WAYS = {  # the same on WikiText-2
+    "passes": (("baseline (1–3 blanks)", "joint (1–3 blanks)"), ("coordination",), "at once"),
+    "samples": (("baseline (1–3 blanks)", "4 samples (1–3 blanks)", "16 samples (1–3 blanks)"), ("coordination",), "at once"),
+    "filling": (("baseline (1–3 blanks)", "joint (1–3 blanks)"), ("coordination_ab", "coordination_ba"), "one by one"),
 }
 
 
@@ -188,8 +188,8 @@ def language_coordination(store, df, where, blanks=2, ways=LANGUAGE_WAYS):
     results = compare.evaluation_frame(store, df, "coordination") if len(df) else {}
     out = {}
     for way, (names, scores, flops) in ways.items():
-        for arm in (n.format(blanks) for n in names):
-            rows = [r[where] for (a, _), r in sorted(results.items()) if a == arm]
+        for arm in names:
+            rows = [r[f"{blanks} {where}"] for (a, _), r in sorted(results.items()) if a == arm]
             if len(rows) >= (2 if len(df) and df.record.iloc[0]["profile"] == "smoke" else 10):
                 if blanks > 2 and way == "filling":
                     values = [r["parallel"] - r["filled"] for r in rows]
