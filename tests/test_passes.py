@@ -94,10 +94,12 @@ def test_committed_tokens_replace_the_vectors(config):
     model, (tokens, at, _) = build(replace(config, state="tokens")), question()
     h = encoded(model, tokens)[1]
     y = pick(h, at)
-    for _ in range(3):
+    for k in range(3):
+        y = model.embedding.weight[read_out(model, y).argmax(-1)] if k else y
         y = written(model, h, at, y) if config.sees == "context" else blocks(model, y)
-        y = model.embedding.weight[read_out(model, y).argmax(-1)]
     torch.testing.assert_close(model(tokens, at), read_out(model, y), **CLOSE)
+    _, state = model(tokens, at, passes=1, hand_on=True)
+    torch.testing.assert_close(model(tokens, at, passes=2, carry=state), read_out(model, y), **CLOSE)  # handed on, then committed
 
 
 def test_the_gradient_through_a_commitment_is_that_of_the_expected_embedding():

@@ -106,7 +106,7 @@ class MaskedLM(nn.Module):
             y = (y + self.starts).flatten(0, 1)  # (K·b, m, d)
             h, at = (a.repeat(c.samples, *[1] * (a.ndim - 1)) for a in (h, at))
         read = self.reader(h, tokens, at)
-        state = (y, torch.zeros_like(y)) if carry is None else carry
+        state = (y, torch.zeros_like(y)) if carry is None else (self.handed_on(carry[0]), carry[1])
         quiet = max(0, passes - c.with_grad) if c.with_grad else 0
         with torch.no_grad():
             states = refine(lambda s, k: self.step(*s, k, read), state, quiet)
@@ -171,12 +171,13 @@ class MaskedLM(nn.Module):
 
     def step(self, y, z, k, read):
         """Pass number k: the new (y, z). With n = 0 only y is updated; else z n times, then y (TRM), which reads z alone."""
+        y = self.handed_on(y) if k else y
         if self.config.n:
             net = lambda *s: self.think(s[1] + s[2], k, read) if len(s) == 3 else self.think(s[0] + s[1], k)  # noqa: E731
             y, z = latent_recursion(net, None, y, z, self.config.n)
         else:
             y = self.think(y, k, read)
-        return (self.commit(y) if self.config.state == "tokens" else y), z
+        return y, z
 
     def think(self, v, k, read=None):
         """The blocks of pass k on v, with what may be read again or without."""
@@ -189,6 +190,10 @@ class MaskedLM(nn.Module):
         for block in self.blocks(k):
             v = block(v, mask=visible, before=memories and memories[block])
         return v
+
+    def handed_on(self, y):
+        """What a pass gets of the pass before it."""
+        return self.commit(y) if self.config.state == "tokens" else y
 
     def commit(self, y):
         """The embedding of the likeliest token; the gradient is that of the expected embedding (straight-through)."""
