@@ -24,7 +24,9 @@ NUMBERS = ("metrics", "detail", "curve", "status", "steps", "train_flops", "infe
 def smoke(arm="TRM", data=None, model=None, seed=0, **fields):
     """The first smoke spec of an arm, some of its fields replaced."""
     s = next(r.spec for r in sudoku.grid("smoke") if r.arm == arm)
-    return replace(s, data=replace(s.data, **data or {}), model=replace(s.model, **model or {}), train=replace(s.train, **fields), seed=seed)
+    return replace(
+        s, data=replace(s.data, **data or {}), model=replace(s.model, **model or {}), train=replace(s.train, **fields), seed=seed
+    )
 
 
 def numbers(records):
@@ -48,7 +50,16 @@ def test_the_full_profile_is_the_papers():
     spec = next(r.spec for r in sudoku.grid("full") if r.arm == "padded")
     assert spec.model == sudoku.GridConfig() and (spec.data.corpus, spec.data.train) == ("sudoku-hard", 1000)
     t = spec.train
-    assert (t.batch, t.lr, t.warmup, t.weight_decay, t.beta2, t.ema, t.clip, t.optimizer) == (768, 1e-4, 2000, 1.0, 0.95, 0.999, 0.0, "adamw")
+    assert (t.batch, t.lr, t.warmup, t.weight_decay, t.beta2, t.ema, t.clip, t.optimizer) == (
+        768,
+        1e-4,
+        2000,
+        1.0,
+        0.95,
+        0.999,
+        0.0,
+        "adamw",
+    )
     assert t.steps * t.batch == pytest.approx(50_000 * 1000, rel=0.01)  # 50,000 epochs
 
 
@@ -96,7 +107,13 @@ def test_a_slot_keeps_its_puzzle_until_it_halts_and_then_takes_the_next():
         kept.append([next(i for i, other in enumerate(batches) if (other["boards"] == x).all(1).any()) for x in net.asked[-1][0]])
     assert taken == [[1, 1, 1, 1], [1, 2, 1, 2], [1, 3, 1, 3], [1, 1, 1, 1], [1, 2, 1, 2]]
     assert kept == [[0, 0, 0, 0], [1, 0, 1, 0], [2, 0, 2, 0], [3, 3, 3, 3], [4, 3, 4, 3]]
-    assert [a[1] for a in net.asked] == [None, [True, False, True, False], [True, False, True, False], [True] * 4, [True, False, True, False]]
+    assert [a[1] for a in net.asked] == [
+        None,
+        [True, False, True, False],
+        [True, False, True, False],
+        [True] * 4,
+        [True, False, True, False],
+    ]
     # left: slots 0 and 2 five times after 1 step, slots 1 and 3 once after 3; right: slots 0 and 3; the head is right there and in slot 1
     assert task.progress(carry, 0) == {"halting_steps": 16 / 12, "train_accuracy": 6 / 12, "halting_right": 7 / 12}
     assert task.progress(carry, 0) == {"halting_steps": None, "train_accuracy": None, "halting_right": None}
@@ -141,10 +158,14 @@ def test_batches_are_symmetric_copies_of_the_training_puzzles_in_shuffled_order(
     task = Task(smoke(steps=20, eval_every=10))
     first, second = task.batches(3, 0, 10), task.batches(3, 1, 10)
     assert torch.equal(task.batches(3, 1, 10)[4]["boards"], second[4]["boards"])  # follows from (seed, block)
-    assert not torch.equal(first[0]["boards"], second[0]["boards"]) and not torch.equal(task.batches(4, 0, 10)[0]["boards"], first[0]["boards"])
+    assert not torch.equal(first[0]["boards"], second[0]["boards"]) and not torch.equal(
+        task.batches(4, 0, 10)[0]["boards"], first[0]["boards"]
+    )
     for b in (*first, *second):
         assert valid(b["targets"]).all() and ((b["boards"] == 0) | (b["boards"] == b["targets"])).all()
-        assert b["n"] == 2 and b["T"] == 2 and (b["limit"] == 4).all() and ((b["least"] == 0) | ((b["least"] >= 2) & (b["least"] <= 4))).all()
+        assert (
+            b["n"] == 2 and b["T"] == 2 and (b["limit"] == 4).all() and ((b["least"] == 0) | ((b["least"] >= 2) & (b["least"] <= 4))).all()
+        )
     givens = lambda boards: sorted((boards > 0).sum(1).tolist())  # noqa: E731
     assert givens(torch.cat([b["boards"] for b in first[:5]])) == givens(task.train[0])  # 5 × 8: each puzzle once
 
@@ -291,6 +312,16 @@ def test_record(store):
     assert set(record["metrics"]) == {f"{k}_{part}" for k in ("nll", "cells", "accuracy", "halting") for part in ("a", "b", "all")}
     assert record["metrics"]["nll_b"] == record["detail"]["by_step"]["nll_b"][spec.model.n_sup - 1]
     assert len(record["detail"]["by_step"]["accuracy_a"]) == sudoku.TEST_STEPS
-    assert set(record["curve"]) == {"step", "train_loss", "halting_steps", "train_accuracy", "halting_right", "nll", "cells", "accuracy", "halting"}
+    assert set(record["curve"]) == {
+        "step",
+        "train_loss",
+        "halting_steps",
+        "train_accuracy",
+        "halting_right",
+        "nll",
+        "cells",
+        "accuracy",
+        "halting",
+    }
     assert len(record["detail"]["by_puzzle"]["rating"]) == spec.data.test
     assert set(Task(spec).diverged()) <= set(record["metrics"])

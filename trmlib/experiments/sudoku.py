@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from trmlib.data import sudoku
-from trmlib.data.sudoku import SudokuConfig, augment
+from trmlib.data.sudoku import GENERATED, SudokuConfig, augment
 from trmlib.experiments import sudoku_evaluations as evaluations  # noqa: F401, part of what an experiment offers
 from trmlib.models.grid import GridConfig, GridTRM, cell_nll, steps
 from trmlib.runs import Run, Spec, TrainConfig
 
 NAME = "sudoku"
 SEEDS = (0, 1, 2, 3, 4)
+NEEDS_GPU = ("full",)  # profiles that a CPU takes up only where their arms are named
 CURVE = 128  # puzzles of part A scored during training
 TEST_STEPS = 16  # a finished model is scored after 1 … max(this, trained) supervision steps
 PHASES = ((2, 1), (4, 2))  # (n, T) of the curriculum before the config's own
@@ -59,7 +60,9 @@ def randomised(base):
     """Arm → fields of the model: uniforms for n, T and N_sup, starts, two at once."""
     starts = {"random starts": {"start": "random"}, "half the examples": {"start": "examples"}, "half the entries": {"start": "entries"}}
     n, T, n_sup = (widths(getattr(base, k)) for k in ("n", "T", "n_sup"))
-    one = {f"{name} ± {w}": {f"{field}_width": w} for field, name, ws in (("T", "T", T), ("n_sup", "N_sup", n_sup), ("n", "n", n)) for w in ws}
+    one = {
+        f"{name} ± {w}": {f"{field}_width": w} for field, name, ws in (("T", "T", T), ("n_sup", "N_sup", n_sup), ("n", "n", n)) for w in ws
+    }
     return starts | one | {
         "T and n": {"T_width": T[-1], "n_width": n[-1]},
         "T and N_sup": {"T_width": T[-1], "n_sup_width": n_sup[-1]},
@@ -80,9 +83,11 @@ def grid(profile):
     elif profile == "cpu":
         base, data, train, others = SIX, SudokuConfig("easy-6", 1000, 500, 500), TrainConfig(**SMALL | SIX_TRAIN), (96, 32)
 
+    later = 70 if profile == "full" else 0
+
     def arm(name, tier, model=None, seeds=seeds, data=data, train=train, **fields):
         spec = lambda s: Spec(NAME, replace(model or base, **fields), data, train, s)  # noqa: E731
-        runs.extend(Run(spec(s), name, profile, 1000 * tier + s) for s in seeds)
+        runs.extend(Run(spec(s), name, profile, 1000 * (tier + later) + s) for s in seeds)
 
     if profile == "cpu":
         nine = SudokuConfig("easy-9", 1000, 500, 500), TrainConfig(**SMALL | NINE_TRAIN)
@@ -114,8 +119,8 @@ def grid(profile):
 
 def build(spec):
     """A fresh model."""
-    cells = sudoku.load(spec.data).train.x.shape[1]
-    return GridTRM(spec.model, cells, math.isqrt(cells))
+    n = GENERATED[spec.data.corpus][0] if spec.data.corpus in GENERATED else 9
+    return GridTRM(spec.model, n * n, n)
 
 
 class Task:
@@ -152,7 +157,9 @@ class Task:
         count, first = steps * t.batch, block * t.eval_every * t.batch
         generator = torch.Generator(self.device).manual_seed(int(np.random.SeedSequence([seed, block]).generate_state(1)[0]))
         rows = torch.from_numpy(shuffled(len(self.train[0]), seed, first, count)).to(self.device)
-        drawn = dict(zip(("boards", "targets", "rounds"), augment(*(v[rows] for v in self.train[:2]), generator, *(v[rows] for v in self.train[2:]))))
+        drawn = dict(
+            zip(("boards", "targets", "rounds"), augment(*(v[rows] for v in self.train[:2]), generator, *(v[rows] for v in self.train[2:])))
+        )
         uniform = lambda low, high: torch.randint(low, high + 1, (count,), generator=generator, device=self.device)  # noqa: E731
         drawn["limit"] = uniform(c.n_sup - c.n_sup_width, c.n_sup + c.n_sup_width)
         explores = torch.rand(count, generator=generator, device=self.device) < c.explore
