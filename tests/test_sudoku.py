@@ -204,7 +204,7 @@ def test_counted_costs():
     call = (count(n=1, T=2)[0] - one) / 2
     assert two == pytest.approx(one + call * (6 + 2 * 2), rel=1e-3)
     assert more == pytest.approx(inference + 4 * 6 * call / spec.train.batch, rel=1e-3)
-    thirds = [count(n=n, T=T)[0] for n, T in ((2, 1), (4, 2), (3, 2))]
+    thirds = [count(n=n, T=T)[0] for n, T in ((1, 1), (2, 2), (3, 2))]
     assert count(n=3, T=2, curriculum=True)[0] == pytest.approx(sum(thirds) / 3, abs=1)
     assert count(n=3, T=2, n_width=2, T_width=1)[0] == two
 
@@ -284,8 +284,9 @@ def test_two_seeds_at_once_agree_with_each_alone(tmp_path, arm):
 def test_it_learns_eight_boards_by_heart(store):
     spec = smoke(data={"train": 8}, model={"d": 32, "T": 1, "n_sup": 3}, steps=1)
     task = Task(spec)
+    torch.manual_seed(0)
     weights = Weights([task.model()], "cpu")
-    optimizer, carry = optimizer_of(replace(spec.train, lr=1e-2), weights), None
+    optimizer, carry = optimizer_of(replace(spec.train, lr=5e-3), weights), None
     fixed = {"boards": task.train[0], "targets": task.train[1], "limit": torch.full((8,), 3), "least": torch.full((8,), 3), "n": 2, "T": 1}
     for _ in range(150):
         _, carry = step(task, spec, weights, optimizer, fixed, None, carry)

@@ -49,7 +49,7 @@ class GridConfig:
     n_width: int = 0  # in training n is drawn from n - width … n + width, for each step
     T_width: int = 0  # and T
     n_sup_width: int = 0  # and the supervision steps, for each puzzle
-    curriculum: bool = False  # (n, T) = (2, 1), then (4, 2), then the config's, a third of the training each
+    curriculum: bool = False  # n and T at a third, then at two thirds, then whole, a third of the training each
     milestones: int = 0  # step s is asked for cells of the first s × milestones waves of deductions; 0: always for all cells
 
     def __post_init__(self):
