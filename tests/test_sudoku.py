@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from trmlib.bench import throughput
 from trmlib.data.sudoku import valid
 from trmlib.errors import TrmError
-from trmlib.experiments import sudoku
+from trmlib.experiments import affordable, sudoku
 from trmlib.experiments.sudoku import Task, score, shuffled
 from trmlib.models.grid import steps
 from trmlib.optim import Muon, optimizer_of, orthogonalised
@@ -326,3 +327,16 @@ def test_record(store):
     }
     assert len(record["detail"]["by_puzzle"]["rating"]) == spec.data.test
     assert set(Task(spec).diverged()) <= set(record["metrics"])
+
+
+def test_a_gpus_profile_is_left_alone_on_a_cpu():
+    runs = sudoku.grid("full") + sudoku.grid("cpu")
+    assert {r.profile for r in affordable(runs, torch.device("cpu"))} == {"cpu"}
+    assert len(affordable(runs, torch.device("cuda"))) == len(runs)
+
+
+def test_throughput_of_a_task_that_persists():
+    spec = smoke()
+    steps_a_second, flops = throughput(spec, torch.device("cpu"), torch.float32, 1, 0.01)
+    task = Task(spec)
+    assert steps_a_second > 0 and flops == costs(task, spec, Weights([task.model()], "cpu"), torch.device("cpu"))[0]
