@@ -51,6 +51,7 @@ def layer(m, h):
 
 def unrolled(m, x, y, z, free=1, free_updates=0):
     """T = 2 recursions of n = 2 by hand, the first `free` of them without gradient, and `free_updates` of the last one's z."""
+
     def recursion(y, z, detached):
         for i in range(2):
             z = layer(m, x + y + z)

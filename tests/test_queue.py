@@ -46,7 +46,7 @@ def small(seed=0, steps=20, **train):
 
 
 def job_of(runs, store, **changes):
-    job = {"profile": "smoke", "hashes": [r.spec.hash for r in runs], "device": "cpu", "precision": "fp32", "at_once": 1, "budget": None,
+    job = {"profile": "smoke", "hashes": [r.spec.hash for r in runs], "device": "cpu", "precision": "fp32", "at_once": 1, "budget": None, "compiled": "no",
            "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
     return {**job, **changes}
 

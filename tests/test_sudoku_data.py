@@ -119,8 +119,10 @@ def test_rounds_by_hand():
     puzzle = full.copy()
     puzzle[:3] = 0
     assert solver.rounds(puzzle, full).tolist() == [1] * 3 + [0] * 13
-    with pytest.raises(ValueError, match="not the puzzle's one solution"):
-        solver.rounds(puzzle, np.roll(full, 4))
+    assert (
+        error(solver.rounds, puzzle, digits("4132" + TINY_SOLVED[4:]))
+        == f"the answer 4132{TINY_SOLVED[4:]} is not the puzzle's one solution"
+    )
 
 
 @pytest.mark.parametrize("puzzle", (EASY, HARD, TINY))
@@ -472,6 +474,11 @@ def test_a_bad_row_of_a_corpus_is_named(corpus, monkeypatch):
     assert (
         error(load, SudokuConfig("tiny", 4, 4, 1)) == "tiny test, row 1: the answer is not a complete board that keeps the puzzle's givens"
     )
+    (corpus / "test.csv.gz").write_bytes(gzip.compress(f"source,question,answer,rating\na,{TINY},{TINY}\n".encode()))
+    line = f"{corpus / 'test.csv.gz'}, line 2 has 3 columns, expected source,question,answer,rating"
+    assert error(load, SudokuConfig("tiny", 4, 4, 1)) == line
+    (corpus / "test.csv.gz").write_bytes(gzip.compress(b""))
+    assert error(load, SudokuConfig("tiny", 4, 4, 1)).startswith(f"{corpus / 'test.csv.gz'} begins with '', expected the columns ")
     (corpus / "test.csv.gz").write_bytes(gzip.compress(b"puzzle,solution\n1,2\n"))
     assert error(load, SudokuConfig("tiny", 4, 4, 1)) == (
         f"{corpus / 'test.csv.gz'} begins with 'puzzle,solution', expected the columns source,question,answer,rating"

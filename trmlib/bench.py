@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from trmlib.experiments import module, select
+from trmlib.experiments import affordable, module, select
 from trmlib.runs import torch_device
 from trmlib.train import PRECISIONS, Weights, costs, stacked, step
 
@@ -33,8 +33,9 @@ def bench(profile="full", patterns=(), seconds=5.0, seeds_at_once=(1, 8)):
     """A row for each arm, number of seeds and precision; one thread on a CPU, as the queue runs them."""
     torch.set_num_threads(1)
     devices = [torch.device("cpu")] + ([torch_device("cuda")] if torch.cuda.is_available() else [])
-    rows, arms = [], {r.arm: r for r in reversed(select(profile, patterns))}
+    rows, runs = [], select(profile, patterns)
     for device in devices:
+        arms = {r.arm: r for r in reversed(runs if patterns else affordable(runs, device))}
         for precision, dtype in PRECISIONS.items():
             peak = matmul_peak(device, dtype, min(seconds, 1.0))
             for arm, run in reversed(arms.items()):

@@ -14,6 +14,7 @@ from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
 from trmlib.runs import Store
 from trmlib.tables import cost, show_record, status, summary
+from trmlib.train import COMPILED
 
 
 def duration(text):
@@ -80,6 +81,9 @@ def parser():
     c.add_argument("--budget", type=duration, help="stop in time: 90s, 9m, 1.5h")
     c.add_argument("--out", help="folder for a pack of the new records and of the checkpoints under way")
     c.add_argument("--quiet", action="store_true", help="no progress bar")
+    c.add_argument(
+        "--compile", default="no", choices=COMPILED, help="compile the training step on a GPU, with CUDA graphs or without (untried)"
+    )
 
     c = command("evaluate", "measure trained weights anew, where they lie in the cache")
     c.add_argument("patterns", nargs="*", metavar="PATTERN", help="experiment, arm, experiment/arm or hash; shell wildcards")
@@ -147,7 +151,7 @@ def do_list(args):
 
 def do_run(args):
     keys = queue.drain(tuple(args.patterns), args.profile, args.device, args.precision, args.seeds, args.workers, args.budget, args.out,
-                       args.at_once, args.quiet)  # fmt: skip
+                       args.at_once, args.quiet, args.compile)  # fmt: skip
     print(f"{len(keys)} runs recorded")
 
 

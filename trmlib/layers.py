@@ -127,7 +127,9 @@ def rotate(x, angles):
 def truncated_normal(*shape, std=1.0, generator=None):
     """Numbers of standard deviation `std` from a normal that is cut at twice its own."""
     wide = std / 0.8796256610342398  # what the cut leaves of a unit normal's
-    return nn.init.trunc_normal_(torch.empty(shape), std=wide, a=-2 * wide, b=2 * wide, generator=generator)
+    return nn.init.trunc_normal_(
+        torch.empty(shape, device=generator and generator.device), std=wide, a=-2 * wide, b=2 * wide, generator=generator
+    )
 
 
 def matrix(*shape):

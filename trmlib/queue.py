@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from trmlib.errors import TrmError
-from trmlib.experiments import EXPERIMENTS, module, select
+from trmlib.experiments import EXPERIMENTS, affordable, module, select
 from trmlib.reevaluate import evaluate
 from trmlib.runs import KEY, Store, device_info, group_key, key_of, parse_evaluation, parse_record, torch_device, write_atomically
 from trmlib.train import train
@@ -45,7 +45,7 @@ def pending(runs, store, kind, precision):
     return [r for r in runs if not store.path(r.spec.experiment, f"{r.spec.hash}.{kind}.{precision}").exists()]
 
 
-def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, tell=lambda **_: None):
+def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, tell=lambda **_: None, compiled="no"):
     """One worker: train pending runs until none is free or the deadline comes. `tell` hears of progress."""
     kind = device_info(device)["kind"]
     alike = groupby(pending(runs, store, kind, precision), key=lambda r: (r.spec.experiment, r.arm))
@@ -58,11 +58,11 @@ def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, te
                 continue
             if time.monotonic() > deadline:
                 return
-            if not train_batch(batch, store, device, precision, deadline, tell):
+            if not train_batch(batch, store, device, precision, deadline, tell, compiled):
                 return
 
 
-def train_batch(batch, store, device, precision, deadline, tell):
+def train_batch(batch, store, device, precision, deadline, tell, compiled="no"):
     """Train runs that differ only in their seed, and record them; False if the deadline left only a checkpoint."""
     specs, last = [r.spec for r in batch], 0.0
 
@@ -73,7 +73,7 @@ def train_batch(batch, store, device, precision, deadline, tell):
             tell(event="step", arm=batch[0].arm, seeds=[s.seed for s in specs], hash=specs[0].hash, step=step)
 
     task = module(specs[0].experiment).Task(specs[0], device)
-    records = train(task, specs, store, device, precision, deadline, progress)
+    records = train(task, specs, store, device, precision, deadline, progress, compiled=compiled)
     if records is None:
         return False
     for run, record in zip(batch, records, strict=True):
@@ -84,19 +84,30 @@ def train_batch(batch, store, device, precision, deadline, tell):
 
 
 def drain(
-    patterns=(), profile="full", device="auto", precision="fp32", seeds=None, workers=None, budget=None, out=None, at_once=None, quiet=False
+    patterns=(),
+    profile="full",
+    device="auto",
+    precision="fp32",
+    seeds=None,
+    workers=None,
+    budget=None,
+    out=None,
+    at_once=None,
+    quiet=False,
+    compiled="no",
 ):
     """Drain the queue with worker processes; returns the keys recorded. Packs them into `out`, if given."""
     store, device = Store(), torch_device(device)
     kind = device_info(device)["kind"]
-    todo = pending(select(profile, patterns, seeds), store, kind, precision)
+    runs = select(profile, patterns, seeds)
+    todo = pending(runs if patterns else affordable(runs, device), store, kind, precision)
     workers = workers or (1 if device.type == "cuda" else os.cpu_count())
     at_once = at_once or (8 if device.type == "cuda" else 1)
     workers = max(1, min(workers, math.ceil(len(todo) / at_once)))
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
     job = {"profile": profile, "hashes": [r.spec.hash for r in todo], "device": str(device), "precision": precision, "at_once": at_once,
-           "budget": None if budget is None else max(0.0, budget - RESERVE), "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
+           "budget": None if budget is None else max(0.0, budget - RESERVE), "compiled": compiled, "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
     deadline, before = math.inf if budget is None else time.monotonic() + job["budget"], evaluation_files(store)
     keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
     try:
@@ -180,7 +191,7 @@ def worker_main(job):
     wanted = set(job["hashes"])
     try:
         runs = [r for r in select(job["profile"]) if r.spec.hash in wanted]
-        work(runs, store, device, job["precision"], job["at_once"], deadline, tell)
+        work(runs, store, device, job["precision"], job["at_once"], deadline, tell, job.get("compiled", "no"))
     except TrmError as e:
         tell(event="error", message=str(e), code=e.code)
         return e.code

@@ -14,6 +14,7 @@ import copy
 import json
 import math
 import time
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED = ("no", "yes", "graphs")  # the training step on a GPU: as it is, compiled, compiled into CUDA graphs
 ROUNDINGS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -143,7 +145,17 @@ def step(task, spec, weights, optimizer, batch, ema, carry=None):
     return loss.detach(), carry
 
 
-def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf, progress=None, checkpoint_seconds=CHECKPOINT_SECONDS):
+def train(
+    task,
+    specs,
+    store,
+    device="cpu",
+    precision="fp32",
+    deadline=math.inf,
+    progress=None,
+    checkpoint_seconds=CHECKPOINT_SECONDS,
+    compiled="no",
+):
     """Train specs that differ only in their seed, together; returns their records (without arm and profile),
     or None when the deadline (time.monotonic) came first and a checkpoint was left. The caller removes the
     checkpoint once the records are stored."""
@@ -155,7 +167,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
         torch.manual_seed(s.seed)
         models.append(task.model())
     weights = Weights(models, device, PRECISIONS[precision])
-    optimizer = optimizer_of(t, weights)
+    optimizer, loss_of = optimizer_of(t, weights), compiled_loss(task, device, compiled)
     ema = weights.w.detach().clone() if t.ema else None
     info = device_info(device)
     path = store.checkpoint(group_key(specs, info["kind"], precision))
@@ -176,7 +188,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
             optimizer.param_groups[0]["lr"] = rate(t, done)
             if t.forget_every and done and done % t.forget_every == 0:
                 optimizer.state.clear()
-            loss, left = step(task, spec, weights, optimizer, batch, ema, carry)
+            loss, left = step(loss_of, spec, weights, optimizer, batch, ema, carry)
             total, carry = total + loss, left if persists else None
             done += 1
             if progress:
@@ -201,7 +213,7 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
     common = {
         "schema": 1, "experiment": spec.experiment, "steps": done, "parameters": weights.w.shape[1],
         "train_flops": flops * done, "inference_flops": inference, "serial_depth": depth, "seconds": seconds / len(specs),
-        "device": info, "precision": precision, "mode": {"seeds_at_once": len(specs), "compiled": False}, "data": task.data, **host(),
+        "device": info, "precision": precision, "mode": {"seeds_at_once": len(specs), "compiled": loss_of is not task}, "data": task.data, **host(),
     }  # fmt: skip
     records = []
     for i, s in enumerate(specs):
@@ -214,6 +226,21 @@ def train(task, specs, store, device="cpu", precision="fp32", deadline=math.inf,
             params = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
             write_atomically(store.weights(f"{s.hash}.{info['kind']}.{precision}"), save(params))
     return records
+
+
+def compiled_loss(task, device, how):
+    """The task, or on a GPU one with the same loss compiled. Untried: no GPU was at hand when this was written."""
+    if how == "no" or device.type != "cuda":
+        return task
+    fast = torch.compile(task.loss, mode="reduce-overhead" if how == "graphs" else "default")
+
+    def loss(net, batch, carry):
+        if how == "graphs":  # the next replay writes over what this one returns
+            carry = carry and {k: v.clone() for k, v in carry.items()}
+            torch.compiler.cudagraph_mark_step_begin()
+        return fast(net, batch, carry)
+
+    return SimpleNamespace(loss=loss)
 
 
 def stacked(per_seed, device):

@@ -10,6 +10,8 @@ from math import isqrt
 
 import numpy as np
 
+from trmlib.errors import TrmError
+
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # N → rows and columns of a box; the board has N rows, N columns, N boxes
 
 
@@ -166,7 +168,7 @@ def rounds(puzzle, answer):
     while known != full:
         found = singles(can, known, True)
         if found is None or any(f & ~r for f, r in zip(found, right)):
-            raise ValueError("this answer is not the puzzle's one solution")
+            raise TrmError(f"the answer {''.join(map(str, answer))} is not the puzzle's one solution")
         if not any(found):
             cell = 1 << fewest(can, known)
             found = [cell & r for r in right]

@@ -172,10 +172,18 @@ def rows(name, split):
     if path is None:
         found = _from_hub(name, split)
         return len(found), lambda numbers: list(zip(*found[[int(i) for i in numbers]].values()))
-    header, *body = _from_disk(name, split, path)
+    header, *body = list(_from_disk(name, split, path)) or [""]
     if tuple(header.strip().split(",")) != c.columns:
         raise TrmError(f"{path} begins with {header.strip()[:60]!r}, expected the columns {','.join(c.columns)}")
-    return len(body), lambda numbers: [tuple(row) for row in csv.reader(body[i] for i in numbers)]
+
+    def take(numbers):
+        found = [next(csv.reader([body[i]])) for i in numbers]
+        for i, row in zip(numbers, found):
+            if len(row) != len(c.columns):
+                raise TrmError(f"{path}, line {i + 2} has {len(row)} columns, expected {','.join(c.columns)}")
+        return [tuple(row) for row in found]
+
+    return len(body), take
 
 
 def _from_disk(name, split, path):

@@ -2,7 +2,8 @@
 
 A board is its cells row by row, 0 for a blank and 1 … N for the digits, N = 4, 6 or 9. Sets are drawn puzzle by puzzle from a
 seeded order: part B (`test`, for figures) first, then part A (`tune`, for choices, from the corpus's training puzzles), then what is
-trained on, so that none of them changes when a later one grows. A puzzle equivalent to an earlier one is passed over.
+trained on, so that none of them changes when a later one grows. A puzzle that may be equivalent to an earlier one is passed over
+(`signature`). There are only 288 complete 4×4 boards, so the parts of `easy-4` share solutions, though no puzzle.
 """
 
 import hashlib
@@ -67,7 +68,7 @@ class Puzzles:
 
     def rounds(self):
         """(b, cells) uint8: the round of deduction in which each cell falls, as `solver.rounds`; board k on the way to the solution
-        is `where(rounds <= k, y, 0)`. Takes a few milliseconds a puzzle."""
+        is `where(rounds <= k, y, 0)`. Takes some milliseconds a puzzle."""
         return tensor([solver.rounds(x, y) for x, y in zip(self.x.numpy(), self.y.numpy())])
 
 
@@ -366,8 +367,8 @@ def generate(n, givens, seed, count, first=0, guesses=False):
 
 
 def draw(source, count, seen, what, least=None):
-    """The first `count` puzzles (or `least`) of a source, a function of how many and the first's number; none equivalent to another or to one whose
-    signature is in `seen`, which grows."""
+    """The first `count` puzzles (`least`, if no more are left) of a source, a function of how many and the first's number; none
+    with the signature of another or one in `seen`, which grows."""
     parts, have, first = [], 0, 0
     while have < count:
         size = min(count - have, 20_000)

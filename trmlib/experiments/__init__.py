@@ -40,6 +40,11 @@ def select(profile, patterns=(), seeds=None):
     return [r for r in runs if seeds is None or r.spec.seed in seeds]
 
 
+def affordable(runs, device):
+    """The runs without those that only a GPU can train in reasonable time, unless there is one."""
+    return [r for r in runs if device.type != "cpu" or r.profile not in getattr(module(r.spec.experiment), "NEEDS_GPU", ())]
+
+
 def matches(run, pattern, fnmatch):
     names = (run.spec.experiment, run.arm, f"{run.spec.experiment}/{run.arm}", run.spec.hash)
     return any(fnmatch(name, pattern) for name in names)

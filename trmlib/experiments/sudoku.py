@@ -12,23 +12,22 @@ import torch
 import torch.nn.functional as F
 
 from trmlib.data import sudoku
-from trmlib.data.sudoku import SudokuConfig, augment
+from trmlib.data.sudoku import GENERATED, SudokuConfig, augment
 from trmlib.experiments import sudoku_evaluations as evaluations  # noqa: F401, part of what an experiment offers
 from trmlib.models.grid import GridConfig, GridTRM, cell_nll, steps
 from trmlib.runs import Run, Spec, TrainConfig
 
 NAME = "sudoku"
 SEEDS = (0, 1, 2, 3, 4)
+NEEDS_GPU = ("full",)  # profiles that a CPU takes up only where their arms are named
 CURVE = 128  # puzzles of part A scored during training
 TEST_STEPS = 16  # a finished model is scored after 1 … max(this, trained) supervision steps
-PHASES = ((2, 1), (4, 2))  # (n, T) of the curriculum before the config's own
 
-SMALL = {"lr": 3e-3, "weight_decay": 0.1, "beta2": 0.95, "ema": 0.99, "optimizer": "muon"}  # what the cut profiles share
 SMOKE = GridConfig(d=16, heads=2, multiple=8, padding=0, n=2, T=2, n_sup=4)
-SIX = GridConfig(d=64, heads=4, multiple=16, padding=0, n=4, T=3, n_sup=8)
-SIX_TRAIN = {"steps": 1500, "batch": 32, "warmup": 50, "eval_every": 100}
-NINE = replace(SIX, n=2, T=2, n_sup=4)
-NINE_TRAIN = {"steps": 3000, "batch": 32, "warmup": 50, "eval_every": 100}
+SMALL = GridConfig(d=64, heads=4, multiple=16, padding=0, n=2, T=3, n_sup=8)
+SHORT = TrainConfig(
+    steps=1000, batch=32, lr=3e-3, warmup=50, weight_decay=0.1, beta2=0.95, ema=0.99, eval_every=200, optimizer="muon"
+)  # about six minutes on one core
 PAPER = GridConfig(padding=0)  # as published, without the padding (with it: the arm "padded")
 FULL = TrainConfig(steps=65_000, batch=768, lr=1e-4, warmup=2000, weight_decay=1.0, beta2=0.95, clip=0.0, ema=0.999, eval_every=500)
 
@@ -59,7 +58,9 @@ def randomised(base):
     """Arm → fields of the model: uniforms for n, T and N_sup, starts, two at once."""
     starts = {"random starts": {"start": "random"}, "half the examples": {"start": "examples"}, "half the entries": {"start": "entries"}}
     n, T, n_sup = (widths(getattr(base, k)) for k in ("n", "T", "n_sup"))
-    one = {f"{name} ± {w}": {f"{field}_width": w} for field, name, ws in (("T", "T", T), ("n_sup", "N_sup", n_sup), ("n", "n", n)) for w in ws}
+    one = {
+        f"{name} ± {w}": {f"{field}_width": w} for field, name, ws in (("T", "T", T), ("n_sup", "N_sup", n_sup), ("n", "n", n)) for w in ws
+    }
     return starts | one | {
         "T and n": {"T_width": T[-1], "n_width": n[-1]},
         "T and N_sup": {"T_width": T[-1], "n_sup_width": n_sup[-1]},
@@ -71,23 +72,20 @@ def randomised(base):
 def grid(profile):
     """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first.
 
-    full: the paper's recipe. cpu: the headline on easy 9×9 boards, all else on 6×6 boards. smoke: 4×4 boards."""
+    full: the paper's recipe on hard puzzles. cpu: a small, short one on generated 9×9 puzzles that need no guess. smoke: 4×4 boards."""
     seeds, runs = SEEDS[:2] if profile == "smoke" else SEEDS, []
     base, data, train, others = PAPER, SudokuConfig(), FULL, (256, 128)
     if profile == "smoke":
         base, data = SMOKE, SudokuConfig("easy-4", 40, 30, 30)
-        train, others = TrainConfig(**SMALL | {"steps": 20, "batch": 8, "eval_every": 10, "warmup": 5}), (24,)
+        train, others = replace(SHORT, steps=20, batch=8, eval_every=10, warmup=5), (24,)
     elif profile == "cpu":
-        base, data, train, others = SIX, SudokuConfig("easy-6", 1000, 500, 500), TrainConfig(**SMALL | SIX_TRAIN), (96, 32)
+        base, data, train, others = SMALL, SudokuConfig("sparse-9", 1000, 200, 500), SHORT, (96, 32)
+    later = 70 if profile == "full" else 0
 
     def arm(name, tier, model=None, seeds=seeds, data=data, train=train, **fields):
         spec = lambda s: Spec(NAME, replace(model or base, **fields), data, train, s)  # noqa: E731
-        runs.extend(Run(spec(s), name, profile, 1000 * tier + s) for s in seeds)
+        runs.extend(Run(spec(s), name, profile, 1000 * (tier + later) + s) for s in seeds)
 
-    if profile == "cpu":
-        nine = SudokuConfig("easy-9", 1000, 500, 500), TrainConfig(**SMALL | NINE_TRAIN)
-        arm("TRM 9×9", 20, NINE, data=nine[0], train=nine[1])
-        arm("random starts 9×9", 21, NINE, data=nine[0], train=nine[1], start="random")
     arm("TRM", 20)
     arm("random starts", 21, start="random")
     arm("attention", 22, mixer="attention")
@@ -114,8 +112,8 @@ def grid(profile):
 
 def build(spec):
     """A fresh model."""
-    cells = sudoku.load(spec.data).train.x.shape[1]
-    return GridTRM(spec.model, cells, math.isqrt(cells))
+    n = GENERATED[spec.data.corpus][0] if spec.data.corpus in GENERATED else 9
+    return GridTRM(spec.model, n * n, n)
 
 
 class Task:
@@ -137,8 +135,9 @@ class Task:
 
     @property
     def phases(self):
+        """(n, T) of equal parts of the training."""
         c = self.config
-        return (*PHASES, (c.n, c.T)) if c.curriculum else ((c.n, c.T),)
+        return [(-(-c.n * k // 3), -(-c.T * k // 3)) for k in ((1, 2, 3) if c.curriculum else (3,))]
 
     @property
     def work(self):
@@ -152,7 +151,9 @@ class Task:
         count, first = steps * t.batch, block * t.eval_every * t.batch
         generator = torch.Generator(self.device).manual_seed(int(np.random.SeedSequence([seed, block]).generate_state(1)[0]))
         rows = torch.from_numpy(shuffled(len(self.train[0]), seed, first, count)).to(self.device)
-        drawn = dict(zip(("boards", "targets", "rounds"), augment(*(v[rows] for v in self.train[:2]), generator, *(v[rows] for v in self.train[2:]))))
+        drawn = dict(
+            zip(("boards", "targets", "rounds"), augment(*(v[rows] for v in self.train[:2]), generator, *(v[rows] for v in self.train[2:])))
+        )
         uniform = lambda low, high: torch.randint(low, high + 1, (count,), generator=generator, device=self.device)  # noqa: E731
         drawn["limit"] = uniform(c.n_sup - c.n_sup_width, c.n_sup + c.n_sup_width)
         explores = torch.rand(count, generator=generator, device=self.device) < c.explore

@@ -32,20 +32,24 @@ class GridConfig:
     blocks: int = 2  # layers of the one net
     expansion: float = 4  # hidden width of the SwiGLUs: 2/3 of this, rounded up to …
     multiple: int = 256  # … multiples of this
-    padding: int = 16  # positions before the cells: one learnt vector, read by the halting head, and zeros; and a symbol that no board holds
+    padding: int = (
+        16  # positions before the cells: one learnt vector, read by the halting head, and zeros; and a symbol that no board holds
+    )
     n: int = 6  # latent updates per answer update
     T: int = 3  # recursions per supervision step, the last with gradient
     n_sup: int = 16  # supervision steps a puzzle at most in training; always all of them in evaluation
     single: bool = False  # a single latent: y is z
     one_step: bool = False  # gradient through the last latent update and the answer update only
-    start: str = "fixed"  # y and z start at fixed vectors, at noise, or in training at noise for half of the examples or half of the entries
+    start: str = (
+        "fixed"  # y and z start at fixed vectors, at noise, or in training at noise for half of the examples or half of the entries
+    )
     loss: str = "stablemax"  # or softmax
     halting: float = 0.5  # weight of the halting head's loss
     explore: float = 0.1  # share of examples that must take a random number of steps before they may halt
     n_width: int = 0  # in training n is drawn from n - width … n + width, for each step
     T_width: int = 0  # and T
     n_sup_width: int = 0  # and the supervision steps, for each puzzle
-    curriculum: bool = False  # (n, T) = (2, 1), then (4, 2), then the config's, a third of the training each
+    curriculum: bool = False  # n and T at a third, then at two thirds, then whole, a third of the training each
     milestones: int = 0  # step s is asked for cells of the first s × milestones waves of deductions; 0: always for all cells
 
     def __post_init__(self):
