@@ -11,6 +11,8 @@ from trmlib.experiments import grid, module
 from trmlib.export import percent
 from trmlib.tables import by_pass, curves
 
+SAME = 0.02  # shares are the same within so much
+
 
 def enough(df):
     """Seeds that an arm needs before anything is said of it: all that were fixed beforehand."""
@@ -42,10 +44,18 @@ def pairs(df, a, b, metric="nll_b"):
     return seeds, x.loc[seeds].to_numpy(), y.loc[seeds].to_numpy()
 
 
+def is_share(metric):
+    """Is it a share of something (more is better, differences are points), or an NLL in nats (less is better)?"""
+    return metric.startswith(("accuracy", "cells"))
+
+
 def effect(df, a, b, metric="nll_b"):
-    """Relative change of perplexity from b to a, paired by seed (`stats.Effect`), or None before there are enough pairs."""
+    """Relative change of perplexity from b to a, or the difference of a share, paired by seed (`stats.Effect`); None before there
+    are enough pairs."""
     seeds, x, y = pairs(df, a, b, metric)
-    return stats.paired(x, y).relative() if len(seeds) >= enough(df) else None
+    if len(seeds) < enough(df):
+        return None
+    return stats.paired(x, y) if is_share(metric) else stats.paired(x, y).relative()
 
 
 def crossed_effect(df, a, b, of="blanks"):
@@ -64,12 +74,13 @@ def crossed_effect(df, a, b, of="blanks"):
 
 def primary(df, comparisons, metric="nll_b"):
     """The comparisons (arm, rival, what it separates) fixed beforehand, Holm-corrected; pending ones have no effect."""
-    rows = []
+    rows, share = [], is_share(metric)
+    margin = SAME if share else stats.MARGIN
     for a, b, what in comparisons:
         seeds, x, y = pairs(df, a, b, metric)
         complete = len(seeds) >= enough(df)
         rows.append({"arm": a, "rival": b, "separates": what, "n": len(seeds), "effect": effect(df, a, b, metric) if complete else None,
-                     "same": stats.equivalent(x, y)[1] if complete else None,
+                     "same": stats.equivalent(x, y, margin)[1] if complete else None, "metric": metric,
                      "detectable": stats.smallest_detectable(x, y) if complete else None})  # fmt: skip
     done = [r for r in rows if r["effect"]]
     for r, p in zip(done, stats.holm([r["effect"].p for r in done]) if done else [], strict=True):
@@ -99,27 +110,39 @@ def reading(row):
     e = row["effect"]
     if e is None:
         return "pending"
+    share = is_share(row["metric"])
     if row["same"]:
-        return "the same within ±2 %"
+        return f"the same within ±2 {'points' if share else '%'}"
     if row["p_holm"] < 0.05:
-        return f"{row['arm']} is {'better' if e.estimate < 0 else 'worse'}"
+        return f"{row['arm']} is {'better' if (e.estimate > 0) == share else 'worse'}"
     return "inconclusive"
+
+
+def change(e, metric):
+    """An effect in words: of an NLL in % of perplexity, of a share in points."""
+    return percent(e).replace(" %", " points") if is_share(metric) else percent(e)
 
 
 def comparison_table(first):
     """The frame of `primary`, as a reader wants to see it."""
+
+    def detectable(r):
+        return "–" if pd.isna(r["detectable"]) else f"{r['detectable'] if is_share(r['metric']) else math.expm1(r['detectable']):.1%}"
+
+    rows = [r for _, r in first.iterrows()]
     return pd.DataFrame({
-        "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n, "change": first.effect.map(percent),
+        "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n,
+        "change": [change(r["effect"], r["metric"]) for r in rows],
         "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
-        "detectable": first.detectable.map(lambda d: "–" if pd.isna(d) else f"{math.expm1(d):.1%}"),
-        "reading": [reading(r) for _, r in first.iterrows()],
+        "detectable": [detectable(r) for r in rows], "reading": [reading(r) for r in rows],
     })  # fmt: skip
 
 
 def findings(first):
     """The frame of `primary` as a Markdown list."""
     return "\n".join(
-        f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{reading(r)}**, {percent(r['effect'])}." for _, r in first.iterrows()
+        f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{reading(r)}**, {change(r['effect'], r['metric'])}."
+        for _, r in first.iterrows()
     )
 
 
@@ -133,13 +156,13 @@ def series(df, arms, metric="nll_b"):
 
 
 def curve_bands(df, names, value="nll"):
-    """{arm: (steps, perplexity mean, low, high)} over seeds."""
+    """{arm: (steps, mean, low, high)} over seeds, of the perplexity or, where `value` is no NLL, of the value itself."""
     long, out = curves(df[df.arm.isin(names)], value), {}
     for arm in names:
         g = long[long.arm == arm]
         if g.seed.nunique() >= enough(df):
             table = g.pivot(index="seed", columns="step", values=value).dropna()
-            out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
+            out[arm] = (table.columns.to_numpy(), *(np.exp(v) if value.startswith("nll") else v for v in stats.band(table.to_numpy())))
     return out
 
 

@@ -40,18 +40,21 @@ def leaks(matrix, kind="parallel", tolerance=1e-6):
 
 
 @torch.no_grad()
-def alignment(solve, seed=0):
+def alignment(solve, seed=0, own=False):
     """Asymptotic alignment: does a recursion end in the same state wherever it starts (Anil et al. 2022, arXiv 2211.09961)?
 
-    solve(start) → final states, a tuple of tensors (b, …) of which the first is compared; `start` is such a tuple, or None
-    for the model's own start. Every example is solved, then solved again from *another* example's final state (never its own).
+    solve(start) → final states, a tuple of tensors (b, …); `start` is such a tuple, or None for the model's own start. Every example is
+    solved, then solved again from *another* example's final state, never its own (with `own`: from its own). For each state:
     "same": mean cosine of an example's two final states; "between": of its second and another example's first; states are
     centred on their mean over examples first. "alignment" = same − between: 1 if the start is forgotten, near 0 if all examples end
     alike or the second solution stays with the other example."""
     first = solve(None)
     order = torch.randperm(len(first[0]), generator=torch.Generator().manual_seed(seed)).to(first[0].device)
     other = torch.empty_like(order).scatter(0, order, order.roll(1))
-    centre = first[0].flatten(1).mean(0)
-    a, b = (s[0].flatten(1) - centre for s in (first, solve(tuple(s[other] for s in first))))
-    same, between = (torch.cosine_similarity(x, b).mean().item() for x in (a, a[other]))
-    return {"same": same, "between": between, "alignment": same - between}
+    second, found = solve(first if own else tuple(s[other] for s in first)), []
+    for s, t in zip(first, second, strict=True):
+        centre = s.flatten(1).mean(0)
+        a, b = s.flatten(1) - centre, t.flatten(1) - centre
+        same, between = (torch.cosine_similarity(x, b).mean().item() for x in (a, a[other]))
+        found.append({"same": same, "between": between, "alignment": same - between})
+    return found
