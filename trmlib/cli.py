@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from trmlib import bench, queue, reevaluate, verify
-from trmlib.data import sources
+from trmlib import bench, checkpoints, queue, reevaluate, solve, verify
+from trmlib.data import sources, sudoku
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
 from trmlib.runs import Store
@@ -98,6 +98,16 @@ def parser():
     c.add_argument("run", metavar="RUN", help="hash (or its beginning), or arm/seed")
     c.add_argument("--profile", default="full", choices=PROFILES)
 
+    c = command("keep", "keep a trained run's weights in data/checkpoints/")
+    c.add_argument("run", metavar="RUN", help="key of its record: hash.device.precision, or experiment/arm/seed")
+    c.add_argument("name", metavar="NAME", help="name of the checkpoint")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+
+    c = command("solve", "let a small trained model solve a Sudoku, pass by pass", json=True)
+    c.add_argument("puzzle", metavar="PUZZLE", help="81 characters (digits; . or 0 for a blank), or a file of puzzles, one a line")
+    c.add_argument("--steps", type=positive, help="supervision steps (default: as trained)")
+    c.add_argument("--checkpoint", default=solve.CHECKPOINT, help="name in data/checkpoints/ (default: %(default)s)")
+
     c = command("params", "parameters of every arm, counted", json=True)
     c.add_argument("--profile", default="full", choices=PROFILES)
 
@@ -173,6 +183,28 @@ def do_show(args):
     if not found:
         raise TrmError(f"no record of run {args.run!r}; `trm list` names the runs (a run is shown once it is recorded)")
     emit(args, found, "\n\n".join(map(show_record, found)))
+
+
+def do_keep(args):
+    named = lambda r: r["profile"] == args.profile and f"{r['experiment']}/{r['arm']}/{r['seed']}" == args.run  # noqa: E731
+    keys = [k for k, r in Store().records().items() if k == args.run or named(r)]
+    if len(keys) != 1:
+        raise TrmError(f"{len(keys)} records are of run {args.run!r} ({args.profile}); name one by its key, hash.device.precision")
+    print(f"kept {checkpoints.keep(Store(), keys[0], args.name)}")
+
+
+def do_solve(args):
+    results = []
+    for name, puzzle, target in solve.boards_of(args.puzzle):
+        found = solve.solve(puzzle, args.steps, args.checkpoint)
+        results.append({"puzzle": name, "steps": found, "solved": found[-1]["digits"] == target.tolist()})
+        if not args.json:
+            print(f"{name}:\n{sudoku.show(puzzle)}\n")
+            print(*solve.lines(puzzle, found), sep="\n")
+            print("solved" if results[-1]["solved"] else f"not solved; the solution is\n{sudoku.show(target, puzzle)}")
+    if args.json:
+        emit(args, results, "")
+    return 0 if all(r["solved"] for r in results) else 1
 
 
 def do_params(args):

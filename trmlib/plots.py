@@ -107,6 +107,28 @@ def heat(values, ax, title="", marks=()):
     return image
 
 
+def board(digits, ax, puzzle, target=None, confidence=None, title=""):
+    """A Sudoku board of N² digits (0: blank): givens black, the model's digits on a colour that says how sure it is, wrong ones red."""
+    n = int(len(digits) ** 0.5)
+    height, width = {4: (2, 2), 6: (2, 3), 9: (3, 3)}[n]
+    sure = np.where(np.asarray(puzzle) > 0, np.nan, 1.0 if confidence is None else confidence)
+    ax.imshow(np.reshape(sure, (n, n)), vmin=0, vmax=1.6, cmap="Blues")
+    ax.grid(False)
+    for i, d in enumerate(digits):
+        given, wrong = puzzle[i] > 0, target is not None and d != target[i]
+        colour = "black" if given else COLOURS[1] if wrong else COLOURS[0]
+        if d:
+            ax.text(
+                i % n, i // n, str(d), ha="center", va="center", color=colour, fontsize=8, weight="bold" if given or wrong else "normal"
+            )
+    for k in range(n + 1):
+        ax.axhline(k - 0.5, color="#444444", linewidth=1.4 if k % height == 0 else 0.3)
+        ax.axvline(k - 0.5, color="#444444", linewidth=1.4 if k % width == 0 else 0.3)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)
+    return ax
+
+
 def lines(series, ax, xlabel="", ylabel=""):
     """Marked lines {name: (x, y)} or {name: (x, y, low, high)}, told apart by colour and marker."""
     for i, (name, (x, y, *interval)) in enumerate(series.items()):

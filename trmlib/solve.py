@@ -1,0 +1,53 @@
+"""A small trained model solves a Sudoku before your eyes: `trm solve`."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from trmlib import checkpoints
+from trmlib.data import sudoku
+from trmlib.errors import TrmError
+from trmlib.models.grid import steps
+
+CHECKPOINT = "sudoku"  # of 9×9 boards
+
+
+def boards_of(text):
+    """[(name, puzzle, solution)] of a puzzle as text, or of the file of that name; each is checked to have one solution."""
+    if len(text) < 200 and Path(text).is_file():
+        found = sudoku.read_file(text)
+        return [(f"{text}, puzzle {i + 1}", x.numpy(), y.numpy()) for i, (x, y) in enumerate(zip(found.x, found.y, strict=True))]
+    puzzle = sudoku.parse(text)
+    return [("the puzzle", puzzle, sudoku.solution(puzzle)[0])]
+
+
+@torch.no_grad()
+def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT):
+    """One dict a supervision step: digits (cells,), confidence of each cell, the halting head's probability that all is right
+    (`sure`), and whether the rules hold and the givens stand (`legal`)."""
+    model, _, _ = checkpoints.load(checkpoint)
+    board = torch.as_tensor(puzzle)[None]
+    if board.shape[1] != model.cells:
+        n = math.isqrt(model.cells)
+        raise TrmError(f"the puzzle has {board.shape[1]} cells; checkpoint {checkpoint!r} solves boards of {n}×{n}")
+    found = []
+    for logits, halting, _ in steps(model, board, n_sup, model.start(1, generator=torch.Generator().manual_seed(0))):
+        p = logits[0, :, 1 : model.digits + 1].softmax(-1).max(-1)
+        digits = p.indices + 1
+        legal = bool(sudoku.valid(digits) & sudoku.keeps_givens(digits, board[0]))
+        found.append({"digits": digits.tolist(), "confidence": p.values.tolist(), "sure": halting.sigmoid().item(), "legal": legal})
+    return found
+
+
+def lines(puzzle, found):
+    """The steps as text; a board that did not change is not drawn again."""
+    before = None
+    for i, step in enumerate(found, 1):
+        rules = "all rules hold" if step["legal"] else f"{int(sudoku.conflicts(torch.tensor(step['digits'])).sum())} cells break a rule"
+        yield f"step {i} of {len(found)}: {rules}; the model is {step['sure']:.0%} sure" + (
+            ", no change" if step["digits"] == before else ""
+        )
+        if step["digits"] != before:
+            yield sudoku.show(step["digits"], puzzle) + "\n"
+        before = step["digits"]
