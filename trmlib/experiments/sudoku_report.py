@@ -211,7 +211,7 @@ def by_rating(df, arm):
     rows = []
     for r in g.record:
         p = {k: np.array(v) for k, v in r["detail"]["by_puzzle"].items()}
-        rows += [{"rating": name, "puzzles": int(of.sum()), "solved": p["solved"][of].mean(), "first": p["first"][of & (p["first"] > 0)].mean()}
+        rows += [{"rating": name, "puzzles": int(of.sum()), "solved": p["solved"][of].mean(), "first": pd.Series(p["first"][of & (p["first"] > 0)]).mean()}
                  for i, name in enumerate(BANDS) if (of := band(p["rating"]) == i).any()]  # fmt: skip
     return pd.DataFrame(rows).groupby("rating", sort=False).mean().reset_index() if rows else pd.DataFrame()
 
