@@ -36,6 +36,7 @@ import pandas as pd
 from IPython.display import display
 
 from trmlib import compare, plots, stats
+from trmlib.experiments import shakespeare
 from trmlib.experiments import shakespeare_report as report
 from trmlib.export import percent, save_table, say
 from trmlib.runs import Store
@@ -247,6 +248,28 @@ if len(done):
 # %%
 first = compare.primary(df, report.PRIMARY)
 compare.comparison_table(first)
+
+# %% [markdown]
+# ## Equal tuning
+#
+# The same grid of learning rates for both models, on seeds of their own, scored on part A.
+
+# %%
+found = compare.tuning(df, ("baseline", "mask"), shakespeare.RATES)
+fig, ax = plt.subplots()
+if found:
+    plots.lines(found, ax, "learning rate", "perplexity, part A")
+    ax.set_xscale("log")
+    plots.plain_log(ax)
+else:
+    plots.pending(ax, "learning rates")
+save(
+    fig,
+    "shakespeare_tuning",
+    "Perplexity against the learning rate, baseline and TRM from a mask embedding, mean and 95 % band over the tuning seeds.",
+    "Two lines of perplexity against the learning rate.",
+)
+plt.show()
 
 # %% [markdown]
 # ## Equal compute

@@ -35,6 +35,7 @@ import pandas as pd
 from IPython.display import display
 
 from trmlib import compare, plots, stats
+from trmlib.experiments import autoregressive
 from trmlib.experiments import autoregressive_report as report
 from trmlib.export import percent, save_table, say
 from trmlib.runs import Store
@@ -197,7 +198,7 @@ plt.show()
 # The same grid of learning rates for both models, on seeds of their own, scored on part A.
 
 # %%
-found = report.tuning(df)
+found = compare.tuning(df, ("baseline", "TRM"), autoregressive.RATES)
 fig, ax = plt.subplots()
 if found:
     plots.lines(found, ax, "learning rate", "perplexity, part A")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trmlib import tables
+from trmlib import compare, tables
 from trmlib.data import tokens
 from trmlib.experiments import autoregressive
 from trmlib.experiments import autoregressive_evaluations as evaluations
@@ -102,7 +102,7 @@ def test_tables_of_settings_tuning_and_passes_by_hand():
     df = frame(**FOUR, **{"baseline (chunk 4)": (100, 100), "TRM (chunk 4)": (90, 90), "TRM (lr 0.001)": (8, 2), "8-passes": (400, 400)})
     row = report.settings(df).set_index("setting").loc["chunk 4"]
     assert row["baseline"] == pytest.approx(100) and row["effect"].estimate == pytest.approx(-0.1) and row["TRM, no shift"] is None
-    rates, mean, *_ = report.tuning(df)["TRM"]
+    rates, mean, *_ = compare.tuning(df, ["TRM"], autoregressive.RATES)["TRM"]
     assert rates == [0.001] and mean[0] == pytest.approx(4)
     passes, mean, *_ = report.trained_passes(df)
     assert passes == [1, 3, 8] and mean[2] == pytest.approx(400)

@@ -155,6 +155,18 @@ def series(df, arms, metric="nll_b"):
     return (list(ready), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in ready.values()]).T)))
 
 
+def tuning(df, names, rates):
+    """{model: (learning rates, perplexity mean, low, high)} on part A, over the tuning seeds of the arms "model (lr rate)"."""
+    out = {}
+    for name in names:
+        found = {lr: scores(df, f"{name} (lr {lr:g})", "nll_a").to_numpy() for lr in rates}
+        found = {lr: v for lr, v in found.items() if len(v) > 1}
+        if found:
+            n = min(map(len, found.values()))
+            out[name] = (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
+    return out
+
+
 def curve_bands(df, names, value="nll"):
     """{arm: (steps, mean, low, high)} over seeds, of the perplexity or, where `value` is no NLL, of the value itself."""
     long, out = curves(df[df.arm.isin(names)], value), {}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from trmlib import stats
 from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, rival, scores, series
-from trmlib.experiments.autoregressive import RATES, SETTINGS, UNSHIFTED
+from trmlib.experiments.autoregressive import SETTINGS, UNSHIFTED
 
 # What the write-ups say (documents 000 and 001 of the sources).
 CLAIMED = {"baseline_ppl": 1.043, "trm_ppl": 1.051}
@@ -57,18 +57,6 @@ def settings(df):
         row["effect"] = effect(df, f"TRM ({setting})", f"baseline ({setting})")
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def tuning(df):
-    """{model: (learning rates, perplexity mean, low, high)} on part A, over the tuning seeds."""
-    out = {}
-    for name in ("baseline", "TRM"):
-        found = {lr: scores(df, f"{name} (lr {lr:g})", "nll_a").to_numpy() for lr in RATES}
-        found = {lr: v for lr, v in found.items() if len(v) > 1}
-        if found:
-            n = min(map(len, found.values()))
-            out[name] = (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
-    return out
 
 
 def trained_passes(df):
