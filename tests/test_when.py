@@ -53,7 +53,11 @@ def hops_frame():
 
 
 def test_lengths_are_trained_between_or_beyond():
-    assert {k: v.tolist() for k, v in report.kinds(hops_frame()).items()} == {"trained": [0, 1, 3], "between": [2], "beyond": [4, 5]}
+    assert {k: v.tolist() for k, v in report.kinds(hops_frame(), "8 passes").items()} == {
+        "trained": [0, 1, 3],
+        "between": [2],
+        "beyond": [4, 5],
+    }
 
 
 def test_thinking_is_what_passes_beyond_the_trained_ones_add():
@@ -63,6 +67,10 @@ def test_thinking_is_what_passes_beyond_the_trained_ones_add():
     row = table.loc["8 passes"]
     assert (row["trained"], row["between"], row["beyond"]) == pytest.approx((np.mean([1, 1, 0.5, 0.99, 0.99, 0.5]), 0.5, 0.5))
     assert row.beyond_most == pytest.approx(0.995) and row.passes == 2
+    lost = hops_frame()
+    for i in lost[lost.arm == "8 passes"].index:
+        lost.at[i, "record"]["detail"]["accuracy"][2] = 0.0  # after its trained passes it names an element on the way
+    assert report.thinking(lost, "full").set_index("arm").thinking["8 passes"].estimate == pytest.approx(e.estimate)  # a guess is as cheap
     assert table.thinking["8 passes, untied"] is None and table.thinking["TRM"] is None and table.thinking["1 pass"].estimate == 0
 
 
@@ -123,11 +131,8 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert points == [] and {"hops", "dial", "two blanks", "Sudoku"} <= set(missing)
     points, missing = report.answer(store, {"hops": hops_frame(), "dial": dial_frame(), "masked": empty}, "full")
     by_task = {p["task"]: p for p in points}
-    assert (
-        by_task["hops, k = 2"]["gain"] == pytest.approx(0.99)
-        and by_task["hops, k = 4"]["gain"] == 0
-        and by_task["hops, k = 2"]["depth"] == 2
-    )
+    gains = [by_task[f"hops, k = {k}"]["gain"] for k in (2, 4)]  # with as many passes as were tested
+    assert gains == pytest.approx([0.99, 0.99]) and by_task["hops, k = 2"]["depth"] == 2 and "hops, k = 8" not in by_task
     assert by_task["dial, 1.39 nats"]["gain"] == 0 and by_task["dial, 1.39 nats"]["coordination"] == pytest.approx(math.log(4))
     assert "hops" not in missing and "two blanks" in missing
     table = report.advice(store, {"hops": hops_frame(), "dial": dial_frame(), "masked": empty})
@@ -135,7 +140,7 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert (report.advice(store, {"hops": empty, "dial": empty, "masked": empty}).expect == "not recorded yet").all()
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 16), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 18), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)

@@ -23,10 +23,10 @@ LANGUAGE_WAYS = {  # the same on WikiText-2
 }
 
 
-def language(df):
-    """The language of a frame of records, as the records say."""
-    known = {"hops": Hops, "dial": Dial}[df.record.iloc[0]["experiment"]]
-    fields = df.record.iloc[0]["spec"]["data"]
+def language(df, arm=None):
+    """The language of a frame of records, or of an arm of it, as the records say."""
+    record = (df if arm is None else df[df.arm == arm]).record.iloc[0]
+    known, fields = {"hops": Hops, "dial": Dial}[record["experiment"]], record["spec"]["data"]
     return known(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
@@ -60,9 +60,9 @@ def cube(df, arm, what="accuracy"):
     return np.array([r["detail"][what] for r in rows]) if rows else None
 
 
-def kinds(df):
-    """Index arrays into k = 1 … length: "trained", "between" (unseen, shorter than the longest trained), "beyond"."""
-    lang = language(df)
+def kinds(df, arm):
+    """Index arrays into k = 1 … length: an arm's "trained", "between" (unseen, shorter than the longest trained), "beyond"."""
+    lang = language(df, arm)
     k = np.array(lang.groups)
     seen = np.isin(k, lang.trained)
     return {
@@ -73,15 +73,15 @@ def kinds(df):
 
 
 def thinking(df, profile):
-    """A row an arm: accuracy at trained, in-between and longer k, with the trained passes and with the most; and two effects
-    on the longer k, paired within seeds: what passes beyond the trained ones add ("thinking"), and the accuracy itself."""
+    """A row an arm: accuracy at trained, in-between and longer k, with the trained passes and with the most; and the effect
+    on the longer k, paired within seeds: what passes beyond the trained ones add to these or to a guess ("thinking")."""
     rows = []
     for arm in arms("hops", profile):
         c = cube(df, arm)
         if c is None:
             rows.append({"arm": arm, "seeds": int((df.arm == arm).sum()) if len(df) else 0, "thinking": None})
             continue
-        record, k = whole(df, arm)[0], kinds(df)
+        record, k = whole(df, arm)[0], kinds(df, arm)
         p = passes_of(record)
         row = {
             "arm": arm,
@@ -96,7 +96,10 @@ def thinking(df, profile):
             row[f"{name}_most"] = c[:, -1, at].mean() if len(at) else float("nan")
         long = k["beyond"]
         tied = c.shape[1] - 1 > p and len(long)
-        row["thinking"] = stats.paired(c[:, -1, long].mean(1), c[:, p, long].mean(1)) if tied else None
+        row["thinking"] = None
+        if tied:  # a model that has lost its way could have guessed
+            guess = 1 / language(df, arm).chains
+            row["thinking"] = stats.paired(c[:, -1, long].mean(1), np.maximum(c[:, p, long].mean(1), guess))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -208,24 +211,15 @@ CHAPTERS = {  # experiment → its name in the answer; each may offer `answer(st
 
 
 def hops_answer(df):
-    """Gain of 8 trained passes over 1 (share of the errors removed), at k = 2, 4, 8, 16."""
+    """Gain of 8 trained passes, at test time as many as were tested, over 1 (share of the errors removed), at k = 2, 4, 8, 16."""
     many, one = cube(df, "8 passes"), cube(df, "1 pass")
     if many is None or one is None:
         return []
     points = []
     for k in (k for k in (2, 4, 8, 16) if k <= many.shape[2]):
-        error = 1 - one[:, 1, k - 1].mean()
-        p = passes_of(whole(df, "8 passes")[0])
-        e = stats.paired(many[:, p, k - 1], one[:, 1, k - 1])
-        points.append(
-            {
-                "task": f"hops, k = {k}",
-                "depth": k,
-                "coordination": 0.0,
-                "gain": e.estimate / error if error else 0.0,
-                "evidence": f"{e.n} seeds",
-            }
-        )
+        error, e = 1 - one[:, 1, k - 1].mean(), stats.paired(many[:, -1, k - 1], one[:, 1, k - 1])
+        gain = e.estimate / error if error else 0.0
+        points.append({"task": f"hops, k = {k}", "depth": k, "coordination": 0.0, "gain": gain, "evidence": f"{e.n} seeds"})
     return points
 
 
@@ -299,7 +293,7 @@ def advice(store, frames):
     table = thinking(hops, "full") if len(hops) else pd.DataFrame(columns=["arm", "thinking"])
     c, one = cube(hops, "8 passes"), cube(hops, "1 pass")
     if c is not None and one is not None:
-        at = kinds(hops)["trained"]
+        at = kinds(hops, "8 passes")["trained"]
         e = stats.paired(c[:, passes_of(whole(hops, "8 passes")[0]), at].mean(1), one[:, 1, at].mean(1))
         row("many steps, seen lengths", "trained passes", points(e), "1 pass a hop", f"{e.n} seeds")
     else:
