@@ -335,16 +335,15 @@ if points:
     y = at.coordination.astype(float).fillna(0)
     size = 60 + 400 * at.gain.clip(0, 1)
     dots = ax.scatter(x, y, s=size, c=at.gain.clip(0, 1), cmap="viridis", vmin=0, vmax=1, edgecolor="#444444", zorder=3)
-    for r, xi, yi in zip(at.itertuples(), x, y, strict=True):
-        unknown = ", coordination not measured yet" if pd.isna(r.coordination) else ""
-        ax.annotate(f"{r.task}: {r.gain:+.0%}{unknown}", (xi, yi), xytext=(9, 7), textcoords="offset points", fontsize=8)
     ax.set_xscale("log", base=2)
-    ax.set_xticks([0.5, 1, 2, 4, 8, 16], ["none", "1", "2", "4", "8", "16"])
     ax.set_xlim(0.4, 60)
     ax.set_ylim(-0.25, 3.3)
+    ax.set_xticks([0.5, 1, 2, 4, 8, 16], ["none", "1", "2", "4", "8", "16"])
     ax.set_xlabel("serial steps needed")
     ax.set_ylabel("coordination needed (nats)")
     fig.colorbar(dots, label="gain from passes")
+    unknown = at.coordination.isna().map({True: " (coordination not measured yet)", False: ""})
+    plots.labels(ax, x, y, at.task + ": " + at.gain.map("{:+.0%}".format) + unknown)
 else:
     plots.pending(ax, "the answer")
 if missing:
@@ -357,7 +356,7 @@ plots.save(
 plt.show()
 
 # %%
-advice = report.advice(store, frames)
+advice = report.advice(frames, profile)
 save_table(
     advice, "when_advice", figures, "What to spend compute on, by what the task looks like; each row from records.",
     "Table: your task looks like this, spend compute on that, expect this much at this cost.", spec_hash(sorted(digests.values())), "06_when",

@@ -135,12 +135,12 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert gains == pytest.approx([0.99, 0.99]) and by_task["hops, k = 2"]["depth"] == 2 and "hops, k = 8" not in by_task
     assert by_task["dial, 1.39 nats"]["gain"] == 0 and by_task["dial, 1.39 nats"]["coordination"] == pytest.approx(math.log(4))
     assert "hops" not in missing and "two blanks" in missing
-    table = report.advice(store, {"hops": hops_frame(), "dial": dial_frame(), "masked": empty})
-    assert table.set_index("spend on").expect["filling one by one"] == "79 % of the shared nats".replace(" %", "%")
-    assert (report.advice(store, {"hops": empty, "dial": empty, "masked": empty}).expect == "not recorded yet").all()
+    table = report.advice({"hops": hops_frame(), "dial": dial_frame(), "masked": empty})
+    assert table.set_index("spend on").expect["filling one by one"] == "79% [79%, 79%] of the shared nats"
+    assert (report.advice({"hops": empty, "dial": empty, "masked": empty}).expect == "not recorded yet").all()
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 18), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 16), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)

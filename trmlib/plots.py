@@ -170,6 +170,23 @@ def plain_log(ax, which="y", ticks=(1, 1.2, 1.5, 2, 3, 5, 7)):
     return ax
 
 
+def labels(ax, x, y, texts, fontsize=8):
+    """Labels of points, right above each, moved up until none lies on another; with a hair line to their point where they moved."""
+    ax.figure.canvas.draw()  # the layout decides where points lie
+    width, taken = ax.get_window_extent().x1 / ax.figure.dpi * 72, []
+    for xi, yi, text in sorted(zip(x, y, texts, strict=True)):
+        left, low = ax.transData.transform((xi, yi)) / ax.figure.dpi * 72 + (0, 13)  # points
+        left = min(left, width - 0.55 * fontsize * len(text))
+        start = low
+        while any(abs(low - b) < 1.25 * fontsize and left < r and le < left + 0.55 * fontsize * len(text) for le, r, b in taken):
+            low += 1.3 * fontsize
+        taken.append((left, left + 0.55 * fontsize * len(text), low))
+        at = ax.transData.inverted().transform((left / 72 * ax.figure.dpi, low / 72 * ax.figure.dpi))
+        line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if low > start else None
+        ax.annotate(text, (xi, yi), xytext=at, fontsize=fontsize, arrowprops=line)
+    return ax
+
+
 def table(df, ax, fontsize=9, fits=84):
     """A frame of strings drawn as a table; smaller where its columns hold more than `fits` characters together."""
     ax.set_axis_off()

@@ -13,7 +13,6 @@ SEEDS = tuple(range(10))
 Task = FillTask
 
 READS = MaskedConfig(d=64, dropout=0.0, context_blocks=0, refine_blocks=1, passes=8, sees="window", init=0.1)
-WHOLE = replace(READS, sees="all", passes=4)
 MODELS = {  # arm → model (and what differs in its training), in the order in which the queue takes them
     "8 passes": READS,
     "4 passes": replace(READS, passes=4),
@@ -26,12 +25,10 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "8 passes, untied": replace(READS, tied=False),
     "8 passes, every": replace(READS, loss_passes="every"),
     "8 passes, blind": replace(READS, sees="self", context_blocks=1),
-    "8 passes, random, commits": replace(READS, random_passes=True, state="tokens"),
     "TRM": replace(READS, passes=4, n=2, with_grad=1),
     "TRM, full gradient": replace(READS, passes=4, n=2),
     "2 passes × 4 supervised": replace(READS, passes=2),
-    "4 passes, whole window": replace(WHOLE, rereads=True),
-    "4 passes, whole, no re-reading": WHOLE,
+    "4 passes, whole window": replace(READS, sees="all", passes=4, rereads=True),
     "0 passes, 4 blocks": replace(READS, passes=0, context_blocks=4),
 }
 SUPERVISED = {"2 passes × 4 supervised": 4}

@@ -9,6 +9,8 @@ import pandas as pd
 from trmlib import compare, stats
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.experiments import EXPERIMENTS, grid
+from trmlib.experiments.fill import TEST_PASSES
+from trmlib.export import percent
 
 LEVEL = 0.9  # a length is reached when this share of its windows is solved
 WAYS = {  # way of spending compute → (arms, score of a record, key of its FLOPs)
@@ -281,49 +283,63 @@ def answer(store, frames, profile):
     return points, missing
 
 
-def advice(store, frames):
+def advice(frames, profile="full"):
     """The practitioners' table: your task looks like this → spend compute on that → expect this much, at this cost. A frame of
     strings; what has no records says so."""
     hops, dial, masked = frames["hops"], frames["dial"], frames["masked"]
-    rows, pending = [], "not recorded yet"
+    rows = []
 
-    def row(task, spend, expect, cost, evidence):
-        rows.append({"your task": task, "spend on": spend, "expect": expect, "cost": cost, "evidence": evidence})
+    def row(task, spend, expect=None, cost="–", seeds=0):
+        evidence = f"{seeds} seeds" if expect else "–"
+        rows.append(
+            {
+                "your task": task,
+                "spend on": spend,
+                "expect": expect or "not recorded yet",
+                "cost": cost if expect else "–",
+                "evidence": evidence,
+            }
+        )
 
-    table = thinking(hops, "full") if len(hops) else pd.DataFrame(columns=["arm", "thinking"])
-    c, one = cube(hops, "8 passes"), cube(hops, "1 pass")
-    if c is not None and one is not None:
+    many, one = cube(hops, "8 passes"), cube(hops, "1 pass")
+    found, g = None, growth(hops, "8 passes") if len(hops) else None
+    if many is not None and one is not None:
         at = kinds(hops, "8 passes")["trained"]
-        e = stats.paired(c[:, passes_of(whole(hops, "8 passes")[0]), at].mean(1), one[:, 1, at].mean(1))
-        row("many steps, seen lengths", "trained passes", points(e), "1 pass a hop", f"{e.n} seeds")
-    else:
-        row("many steps, seen lengths", "trained passes", pending, "–", "–")
+        found = stats.paired(many[:, passes_of(whole(hops, "8 passes")[0]), at].mean(1), one[:, 1, at].mean(1))
+    row(
+        "many serial steps, as in training",
+        "trained passes",
+        found and points(found),
+        f"{g['per_hop']:.1f} passes a step" if g else "–",
+        len(many) if found else 0,
+    )
+    table = thinking(hops, profile)
     best = max((r for r in table.itertuples() if r.thinking), key=lambda r: r.thinking.estimate, default=None)
-    row("more steps than in training", f"more passes ({best.arm})" if best else "more passes", points(best.thinking) if best else pending, "2 × the passes" if best else "–",
-        f"{best.thinking.n} seeds" if best else "–")  # fmt: skip
+    row("more steps than in training", f"more passes ({best.arm})" if best else "more passes", best and points(best.thinking),
+        f"{TEST_PASSES / best.passes:.0f} × the passes" if best else "–", best.thinking.n if best else 0)  # fmt: skip
     last = len(language(dial).groups) - 1 if len(dial) else 0
-    found, dose = recovered(dial, last) if len(dial) else {}, language(dial).groups[last] if len(dial) else 0
+    ways = recovered(dial, last) if len(dial) else {}
     for way, spend in {"passes": "not on passes", "samples": "samples", "filling": "filling one by one"}.items():
-        if way in found:
-            arm, flops, mean, *_ = max(found[way], key=lambda p: p[2])
-            base = found["passes"][0][1]
+        tried = [p for p in ways.get(way, ()) if way == "filling" or p[0] != "parallel"]
+        if tried:
+            _, flops, *share = max(tried, key=lambda p: p[2])
+            mean, low, high = (v / language(dial).groups[last] for v in share)
             row(
                 "answers must agree",
                 spend,
-                f"{mean / dose:.0%} of the shared nats",
-                f"× {flops / base:.1f}",
-                f"{compare.enough(dial)} seeds",
+                f"{mean:.0%} [{low:.0%}, {high:.0%}] of the shared nats",
+                f"× {flops / ways['passes'][0][1]:.1f}",
+                compare.enough(dial),
             )
         else:
-            row("answers must agree", spend, pending, "–", "–")
-    e = compare.effect(masked, "joint", "baseline")
-    row(
-        "words in running text",
-        "plain depth, longer training",
-        f"passes change perplexity by {100 * e.estimate:+.1f} %" if e else pending,
-        "–",
-        f"{e.n} seeds" if e else "–",
-    )
+            row("answers must agree", spend)
+    for arm, spend in {"joint": "not on passes (3)", "4-blocks": "plain depth (2 more blocks)"}.items():
+        e = compare.effect(masked, arm, "baseline")
+        cost = "–"
+        if e:
+            flops = [masked[masked.arm == a].inference_flops.iloc[0] for a in (arm, "baseline")]
+            cost = f"× {flops[0] / flops[1]:.1f}"
+        row("words in running text", spend, e and f"{percent(e)} perplexity", cost, e.n if e else 0)
     return pd.DataFrame(rows)
 
 
