@@ -93,10 +93,10 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
     monkeypatch.setattr(masked, "grid", lambda profile: runs if profile == "smoke" else [])
     assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (
         0,
-        ["masked/joint: leak_probe"] * 2 + ["masked/joint: refinement"] * 2 + ["masked/joint: adaptive"],
+        [f"masked/joint: {name}" for name in ("leak_probe", "refinement", "examples") for _ in runs] + ["masked/joint: adaptive"],
     )
     work(runs, store, torch_device("cpu"))
-    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (5, [])
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (7, [])
     assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, [])
     (adaptive,) = store.evaluations("masked", "adaptive")
     assert len(adaptive["runs"]) == 2 and set(adaptive["result"]["nll_b"]) == {"fixed", "entropy", "head", "true gain"}

@@ -22,8 +22,23 @@ def keep(store, key, name):
     if record is None:
         raise TrmError(f"run {key} has no record; `trm list` names the runs")
     about = {k: record[k] for k in ("hash", "experiment", "arm", "profile", "seed", "metrics", "steps")}
+    if words := getattr(module(record["experiment"]).Task(run_of(record["hash"]).spec), "vocab", None):
+        about["words"] = list(words)  # a model of words says nothing without them
     write_atomically(target, save(load_file(path), {"trm": json.dumps(about)}))
     return target
+
+
+def run_of(name):
+    """The run of a hash, from whatever grid has it."""
+    run = next((r for p in PROFILES for r in grid(p) if r.spec.hash == name), None)
+    if run is None:
+        raise TrmError(f"no grid knows the run {name}; keep a checkpoint of another one")
+    return run
+
+
+def names():
+    """Names of the kept checkpoints."""
+    return sorted(p.stem for p in FOLDER.glob("*.safetensors"))
 
 
 def load(name):
@@ -35,9 +50,7 @@ def load(name):
         with safe_open(path, "pt") as f:
             about = json.loads(f.metadata()["trm"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-        run = next((r for p in PROFILES for r in grid(p) if r.spec.hash == about["hash"]), None)
-        if run is None:
-            raise TrmError(f"checkpoint {path} is of run {about['hash']}, which no grid knows; keep another one")
+        run = run_of(about["hash"])
         torch.manual_seed(0)
         model = module(run.spec.experiment).build(run.spec)
         model.load_state_dict(tensors)

@@ -138,6 +138,18 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
 
 
 @torch.no_grad()
+def likeliest(model, tokens, at, words, k=3):
+    """The k likeliest words of every blank of one window, before any pass and after each: [pass][blank] → [(word, probability), …]."""
+    model.eval()
+    logits = model(tokens, at, every_pass=True)  # (passes + 1, 1, m, vocab)
+    top = logits[:, 0].softmax(-1).topk(k)
+    return [
+        [[(words[w], p) for w, p in zip(ids, ps, strict=True)] for ids, ps in zip(*pair, strict=True)]
+        for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
 def window_flops(model, batch, windows=32):
     """FLOPs a window of naming all blanks, counted: {"at once": …, "one by one": …}."""
     part = {k: v[:windows] for k, v in batch.items() if k in ("tokens", "at", "targets")}

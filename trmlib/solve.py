@@ -23,8 +23,8 @@ def boards_of(text):
 
 
 @torch.no_grad()
-def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT):
-    """One dict a supervision step: digits (cells,), confidence of each cell, the halting head's probability that all is right
+def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT, start=None):
+    """One dict a supervision step, from the model's own start or from the random `start` of that number: digits (cells,), confidence of each cell, the halting head's probability that all is right
     (`sure`), and whether the rules hold and the givens stand (`legal`)."""
     model, _, _ = checkpoints.load(checkpoint)
     board = torch.as_tensor(puzzle)[None]
@@ -32,7 +32,8 @@ def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT):
         n = math.isqrt(model.cells)
         raise TrmError(f"the puzzle has {board.shape[1]} cells; checkpoint {checkpoint!r} solves boards of {n}×{n}")
     found = []
-    for logits, halting, _ in steps(model, board, n_sup, model.start(1, generator=torch.Generator().manual_seed(0))):
+    states = model.start(1, noise=None if start is None else True, generator=torch.Generator().manual_seed(start or 0))
+    for logits, halting, _ in steps(model, board, n_sup, states):
         p = logits[0, :, 1 : model.digits + 1].softmax(-1).max(-1)
         digits = p.indices + 1
         legal = bool(sudoku.valid(digits) & sudoku.keeps_givens(digits, board[0]))

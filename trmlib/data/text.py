@@ -16,6 +16,7 @@ import torch
 from trmlib.data import sources
 from trmlib.errors import TrmError
 
+BLANK = "_"  # in a sentence that somebody types
 SPECIALS = ("<PAD>", "<MASK>", "<UNK>")
 PAD, MASK, UNK = range(3)
 HEADING = re.compile(r"^\s?= [^=].* = $")  # " = Title = ", not " = = Section = = "
@@ -170,3 +171,16 @@ def show_some(batch, count, keep):
         "targets": targets.gather(1, kept),
     }
     return some | ({"partners": batch["partners"][:, :count, : count - 1]} if "partners" in batch else {})
+
+
+def question(sentence, known, context):
+    """(tokens (1, context), at (1, m)) of a sentence whose blanks are written _; `known` words by their number. What is left of the window
+    is filled with unknown words."""
+    said, ids = sentence.lower().split(), {w: i for i, w in enumerate(known)}
+    at = [i for i, w in enumerate(said) if w == BLANK]
+    if not at:
+        raise TrmError(f"no blank in {sentence!r}: write {BLANK} for each word to be filled in")
+    if len(said) > context:
+        raise TrmError(f"the sentence has {len(said)} words, the model reads {context}")
+    tokens = [MASK if w == BLANK else ids.get(w, UNK) for w in said] + [UNK] * (context - len(said))
+    return torch.tensor([tokens]), torch.tensor([at])

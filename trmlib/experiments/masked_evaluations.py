@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.data import text
-from trmlib.evaluate import score_joint
+from trmlib.evaluate import likeliest, score_joint
 from trmlib.evaluate import window_flops as blanks_flops
 from trmlib.models.masked import MaskedLM
 from trmlib.probe import dependency
@@ -20,6 +20,11 @@ FUNCTION_WORDS = frozenset(
     to too toward under until up upon us was we were what when where whether which while who whom whose why will with within without
     would yet you your 's
     """.split()  # noqa: SIM905, a text is read more easily than 137 literals
+)
+SENTENCES = (  # two blanks each: distant ones, neighbours, and a pair that must agree
+    "the city was founded in the _ century and is the capital of the _",
+    "he was born in _ _ and moved to london with his family in the 1920s",
+    "the film was released in the united _ of america and in the united _",
 )
 FRACTIONS = np.linspace(0, 1, 21)
 
@@ -96,6 +101,12 @@ def leak_probe(task, model, windows=256):
     }
 
 
+def examples(task, model):
+    """What the model says of the blanks of SENTENCES, pass by pass (`evaluate.likeliest`)."""
+    words = list(task.vocab)
+    return {s: likeliest(model, *(v.to(task.device) for v in text.question(s, words, task.config.context)), words) for s in SENTENCES}
+
+
 def adaptive(task, models, first=1, last=None):
     """Adaptive depth: stop every window at pass `first`, and let a share of them go on to pass `last`.
 
@@ -165,7 +176,7 @@ def coordination(task, model, windows=1024, words=32):
     return found
 
 
-SINGLE = {"refinement": refinement, "leak_probe": leak_probe, "coordination": coordination}  # of one run
+SINGLE = {"refinement": refinement, "leak_probe": leak_probe, "examples": examples, "coordination": coordination}  # of one run
 GROUPED = {"adaptive": adaptive}  # of all seeds of an arm
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 ADAPTIVE_ARMS = ("joint", "every-pass")
@@ -176,6 +187,8 @@ def wanted(arm, spec):
     single = ["leak_probe"] if arm in ("baseline", "joint", "random-partner", "context") else []
     if spec.model.passes and " (" not in arm:
         single.append("refinement")
+    if arm in ("baseline", "joint"):
+        single.append("examples")
     if spec.data.min_blanks:
         single.append("coordination")
     return single + (["adaptive"] if arm in ADAPTIVE_ARMS else [])
