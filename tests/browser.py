@@ -24,7 +24,9 @@ class Browser:
         if program is None:
             pytest.exit(f"no browser: install Chromium (`apt-get install chromium`), looked for {', '.join(NAMES)}", returncode=1)
         self.profile = tempfile.mkdtemp(prefix="trm-browser-")
-        self.process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"], stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"], stderr=subprocess.PIPE, text=True
+        )
         address = next(m[1] for line in self.process.stderr if (m := re.search(r"listening on (ws://\S+)", line)))
         self.socket = websocket.create_connection(address, timeout=30)
         self.number, self.session, self.requests, self.problems, self.loaded = 0, None, [], [], False

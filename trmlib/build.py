@@ -194,7 +194,10 @@ def main(argv=None):
     p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")
     p = commands.add_parser("pair", help="write each .ipynb from its .py")
     p.add_argument("--check", action="store_true", help="only say which differ")
-    for name, help in (("medium", "the article as a folder to upload to Medium"), ("site", "article, figures and executed notebooks as a site")):
+    for name, help in (
+        ("medium", "the article as a folder to upload to Medium"),
+        ("site", "article, figures and executed notebooks as a site"),
+    ):
         p = commands.add_parser(name, help=help)
         p.add_argument("--out", type=Path, default=ROOT / "dist", help="its parent folder")
         p.add_argument("--build", type=Path, default=ROOT / "build", help="where executed notebooks are")

@@ -12,7 +12,7 @@ from pathlib import Path
 from trmlib.build import ROOT, parameters_for, reproduce
 from trmlib.errors import TrmError
 from trmlib.pairs import choose
-from trmlib.plots import FORMATS, WIDTH
+from trmlib.plots import COMMITTED, WIDTH
 from trmlib.runs import write_atomically
 
 
@@ -29,6 +29,11 @@ def note(name, notes):
     return notes[name]
 
 
+def waiting(about):
+    """Is a figure drawn without any records? Its caption says so (`compare.label`)."""
+    return "no records yet" in about["caption"]
+
+
 def saved_by(source):
     """Names of the figures that a cell's code saves: the second argument of `save`, `plots.save` or `save_table`."""
     calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and len(n.args) > 1]
@@ -38,16 +43,17 @@ def saved_by(source):
 
 def export(names, formats, width, out, figures=ROOT / "figures", notebooks=ROOT / "notebooks", build=ROOT / "build" / "export"):
     """Copy figures to `out`, or draw them anew where they are not committed so. Returns the paths written."""
-    notes, out, drawn = known(figures), Path(out), figures
+    notes, out = known(figures), Path(out)
     chapters = sorted({note(name, notes)["notebook"] for name in names})
-    if set(formats) - set(FORMATS.split(",")) or ("png" in formats and width != WIDTH):
+    if anew := [kind for kind in formats if kind not in COMMITTED or (kind == "png" and width != WIDTH)]:
         sources = [py for chapter in chapters for py in choose(notebooks, chapter)]
-        drawn = build / "figures"
-        required = {"profile": "full", "figures": str(drawn.resolve())}
-        environment = {"TRM_FIGURE_WIDTH": str(width), "TRM_FIGURE_FORMATS": ",".join(formats)}
+        required = {"profile": "full", "figures": str((build / "figures").resolve())}
+        environment = {"TRM_FIGURE_WIDTH": str(width), "TRM_FIGURE_FORMATS": ",".join(anew)}
         reproduce(sources, build, parameters_for(sources, required, {}, {}), 1, environment)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"{name}.{kind}" for name in names for kind in formats]
-    for path in paths:
-        write_atomically(path, (Path(drawn) / path.name).read_bytes())
+    paths = []
+    for name in names:
+        for kind in formats:
+            drawn = (build / "figures" if kind in anew else Path(figures)) / f"{name}.{kind}"
+            paths.append(out / drawn.name)
+            write_atomically(paths[-1], drawn.read_bytes())
     return paths

@@ -18,7 +18,7 @@ from PIL import Image
 from trmlib import compare, plots
 from trmlib.errors import TrmError
 from trmlib.experiments import sudoku_report
-from trmlib.figures import known, note
+from trmlib.figures import known, note, waiting
 from trmlib.runs import write_atomically
 from trmlib.tables import shown
 
@@ -42,7 +42,9 @@ def unicode(latex):
         name = m[1]
         if name not in SIGNS:
             try:
-                return unicodedata.lookup(f"GREEK {'CAPITAL' if name[0].isupper() else 'SMALL'} LETTER {name.upper().replace('LAMBDA', 'LAMDA')}")
+                return unicodedata.lookup(
+                    f"GREEK {'CAPITAL' if name[0].isupper() else 'SMALL'} LETTER {name.upper().replace('LAMBDA', 'LAMDA')}"
+                )
             except KeyError:
                 raise TrmError(f"the inline equation ${latex}$ has no Unicode for \\{name}; make it a display equation, $$…$$") from None
         return SIGNS[name]
@@ -51,7 +53,9 @@ def unicode(latex):
         try:
             return "".join(SCRIPTS[m[1]][c] for c in m[2] or m[3])
         except KeyError as e:
-            raise TrmError(f"the inline equation ${latex}$ has no Unicode for {m[1]}{e.args[0]}; make it a display equation, $$…$$") from None
+            raise TrmError(
+                f"the inline equation ${latex}$ has no Unicode for {m[1]}{e.args[0]}; make it a display equation, $$…$$"
+            ) from None
 
     text = re.sub(r"([_^])(?:\{([^{}]*)\}|(\w))", script, latex)
     text = re.sub(r"\\([A-Za-z]+)", symbol, text)
@@ -68,7 +72,9 @@ def equation(latex, path, size=17):
     """Display LaTeX as PNG, drawn by matplotlib's mathtext; smaller where it would not fit."""
     fig = plt.figure(figsize=(7, 1), layout="none")
     try:
-        drawn = fig.text(0.5, 0.5, "\n".join(f"${line.strip()}$" for line in latex.strip().splitlines()), ha="center", va="center", size=size)
+        drawn = fig.text(
+            0.5, 0.5, "\n".join(f"${line.strip()}$" for line in latex.strip().splitlines()), ha="center", va="center", size=size
+        )
         extent = drawn.get_window_extent()
     except ValueError as e:
         plt.close(fig)
@@ -102,7 +108,9 @@ def board(strip, title):
         plt.close(fig)
         frames.append(Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE))
     out = BytesIO()
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=[1500, *[700] * (len(frames) - 2), 4000][: len(frames)], loop=0)
+    frames[0].save(
+        out, "GIF", save_all=True, append_images=frames[1:], duration=[1500, *[700] * (len(frames) - 2), 4000][: len(frames)], loop=0
+    )
     return out.getvalue()
 
 
@@ -226,7 +234,9 @@ def kit(article, out, figures, gif=None):
     body = mistune.create_markdown(renderer=renderer, plugins=["table", "math"])(article) + renderer.solved()
     head = f'<head><meta charset="utf-8"><title>{html.escape(renderer.title)}</title></head>'
     write_atomically(out / "article.html", f'<!DOCTYPE html>\n<html lang="en">\n{head}\n<body>\n{body}</body>\n</html>\n'.encode())
-    lines = [f"{i}. `{p['file']}`\n   - caption: {p['caption'] or 'none'}\n   - alt text: {p['alt']}" for i, p in enumerate(renderer.items, 1)]
+    lines = [
+        f"{i}. `{p['file']}`\n   - caption: {p['caption'] or 'none'}\n   - alt text: {p['alt']}" for i, p in enumerate(renderer.items, 1)
+    ]
     write_atomically(out / "captions.md", "\n".join(["# Pictures, in the article's order", "", *lines, ""]).encode())
     write_atomically(out / "checklist.md", checklist(renderer, found).encode())
     return renderer.items
@@ -234,7 +244,7 @@ def kit(article, out, figures, gif=None):
 
 def checklist(kit, found):
     """What to do by hand, and what the kit lacks."""
-    empty = [p["file"] for p in kit.items if "no records yet" in p["caption"]]
+    empty = [p["file"] for p in kit.items if waiting(p)]
     steps = [
         f"Open `article.html` in a browser, select all, copy, and paste into a new story. The title is “{kit.title}”.",
         f"Compare the {len(kit.items)} pictures with `captions.md`. Where one did not come along, upload it at its place: the numbers are the order.",

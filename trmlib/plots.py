@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarF
 from trmlib.runs import write_atomically
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
-WIDTH, FORMATS = 1400, "png,svg"  # pixels of a PNG, and what is committed
+WIDTH, COMMITTED = 1400, ("png", "svg")  # pixels of a PNG, and the formats that are committed
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STYLE = {
     "figure.figsize": (7, 4), "figure.dpi": 100, "savefig.dpi": 200, "figure.constrained_layout.use": True, "font.family": "DejaVu Sans",
@@ -45,7 +45,7 @@ def save(fig, name, folder, caption, alt, records, notebook):
         "pdf": {"Title": name, "Subject": source, "CreationDate": None, "Creator": None, "Producer": None},
     }
     width = int(os.environ.get("TRM_FIGURE_WIDTH", WIDTH))
-    for kind in os.environ.get("TRM_FIGURE_FORMATS", FORMATS).split(","):
+    for kind in os.environ.get("TRM_FIGURE_FORMATS", ",".join(COMMITTED)).split(","):
         fig.savefig(folder / f"{name}.{kind}", dpi=width / fig.get_figwidth(), metadata=metadata[kind])
     note = {"name": name, "caption": caption, "alt": alt, "notebook": notebook, "records": records}
     write_atomically(folder / f"{name}.json", (json.dumps(note, indent=1, ensure_ascii=False) + "\n").encode())

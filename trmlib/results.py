@@ -90,11 +90,22 @@ def curves(records):
 
 def dictionary(tables):
     """The data dictionary of {file: frame} as Markdown."""
-    lines = ["# The columns", "", "One row a run in `runs.csv`, one row a point of a curve in `curves.csv`. An empty field: not measured in that run.", ""]
+    lines = [
+        "# The columns",
+        "",
+        "One row a run in `runs.csv`, one row a point of a curve in `curves.csv`. An empty field: not measured in that run.",
+        "",
+    ]
     for file, df in tables.items():
         lines += [f"## {file}", "", "| column | what it holds |", "| --- | --- |", *(f"| `{c}` | {describe(c)} |" for c in df), ""]
     measures = sorted(set(tables["curves.csv"].measure))
-    lines += ["## Measures of the curves", "", "| measure | what it is |", "| --- | --- |", *(f"| `{m}` | {describe(m)} |" for m in measures)]
+    lines += [
+        "## Measures of the curves",
+        "",
+        "| measure | what it is |",
+        "| --- | --- |",
+        *(f"| `{m}` | {describe(m)} |" for m in measures),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from nbconvert.filters import Highlight2HTML
 from trmlib import compare, medium, plots, results
 from trmlib.errors import TrmError
 from trmlib.experiments import EXPERIMENTS
-from trmlib.figures import known, note, saved_by
+from trmlib.figures import known, note, saved_by, waiting
 from trmlib.runs import REPOSITORY, write_atomically
 from trmlib.tables import shown
 
@@ -88,9 +88,13 @@ class Site:
         self.out, self.notes, self.counts = Path(out), known(figures), {}
         self.notebooks = {p.stem: nbformat.read(p, as_version=4) for p in notebooks}
         self.csv = {p.stem for p in Path(figures).glob("*.csv")}
-        self.cells = {name: stem for stem, nb in self.notebooks.items() for c in nb.cells if c.cell_type == "code" for name in saved_by(c.source)}
+        self.cells = {
+            name: stem for stem, nb in self.notebooks.items() for c in nb.cells if c.cell_type == "code" for name in saved_by(c.source)
+        }
         if lost := [name for name, about in self.notes.items() if self.cells.get(name) != about["notebook"]]:
-            raise TrmError(f"no executed notebook has the cell that saves {', '.join(lost)}; run `make reproduce`, or remove what no notebook writes")
+            raise TrmError(
+                f"no executed notebook has the cell that saves {', '.join(lost)}; run `make reproduce`, or remove what no notebook writes"
+            )
         (self.out / "img").mkdir(parents=True, exist_ok=True)
         shutil.copytree(figures, self.out / "figures", ignore=shutil.ignore_patterns("*.json", ".*"), dirs_exist_ok=True)
         for name in ("style.css", "site.js"):
@@ -116,7 +120,10 @@ class Site:
         """A figure with caption and the ways to its cell and its files."""
         about = note(name, self.notes)
         files = [("SVG", "svg"), ("PNG", "png"), *([("CSV", "csv")] if name in self.csv else [])]
-        ways = [f'<a href="{about["notebook"]}.html#{name}">the cell that made it</a>', *(f'<a href="figures/{name}.{end}">{kind}</a>' for kind, end in files)]
+        ways = [
+            f'<a href="{about["notebook"]}.html#{name}">the cell that made it</a>',
+            *(f'<a href="figures/{name}.{end}">{kind}</a>' for kind, end in files),
+        ]
         image = f'<img src="figures/{name}.png" alt="{html.escape(about["alt"])}" width="1400" loading="lazy">'
         return f'<figure id="{name}">{image}<figcaption>{html.escape(about["caption"])} <span class="small">{" · ".join(ways)}</span></figcaption></figure>\n'
 
@@ -127,7 +134,9 @@ class Site:
         for cell in self.notebooks[stem].cells:
             if cell.cell_type == "markdown":
                 parts.append(prose(cell.source))
-            elif cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", []):  # where this machine kept its figures
+            elif cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get(
+                "tags", []
+            ):  # where this machine kept its figures
                 names = saved_by(cell.source)
                 outputs = "".join(self.output(o, stem, names, said) for o in cell.get("outputs", []))
                 code = f"<details><summary>code</summary>{Highlight2HTML(pygments_lexer='python')(cell.source)}</details>"
@@ -223,8 +232,14 @@ def contents(site, titles):
     chapters = "".join(f'<li><a href="{stem}.html">{html.escape(title)}</a></li>\n' for stem, title in titles.items())
     cards = "".join(
         f'<li><a href="figures.html#{name}"><img src="figures/{name}.png" alt="" loading="lazy"><span class="small">{name.replace("_", " ")}</span></a></li>\n'
-        for name in site.notes
+        for name, about in site.notes.items() if not waiting(about)
     )  # fmt: skip
+    later = sum(map(waiting, site.notes.values()))
+    more = (
+        f'<p class="small">{later} more wait for their runs; all are on the page of <a href="figures.html">figures</a>.</p>'
+        if later
+        else ""
+    )
     return f"""<h1>{TITLE}</h1>
 <p>Small networks that are applied again and again to their own answer, <em>Tiny Recursive Models</em>, are said to do wonders on text and puzzles. This
 report implements every system of four earlier write-ups, trains it again with matched controls and several seeds, and says what was real, what
@@ -237,4 +252,5 @@ runs. <a href="data.html">All results</a> are there as tables, <a href="correcti
 <h2>Figures</h2>
 <ul class="cards">
 {cards}</ul>
+{more}
 """
