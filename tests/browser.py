@@ -2,11 +2,11 @@
 
 import base64
 import json
-import re
 import shutil
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import websocket
@@ -24,11 +24,12 @@ class Browser:
         if program is None:
             pytest.exit(f"no browser: install Chromium (`apt-get install chromium`), looked for {', '.join(NAMES)}", returncode=1)
         self.profile = tempfile.mkdtemp(prefix="trm-browser-")
-        self.process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"], stderr=subprocess.PIPE, text=True
-        )
-        address = next(m[1] for line in self.process.stderr if (m := re.search(r"listening on (ws://\S+)", line)))
-        self.socket = websocket.create_connection(address, timeout=30)
+        self.process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"], stderr=subprocess.DEVNULL)
+        port, end = Path(self.profile, "DevToolsActivePort"), time.monotonic() + 60
+        while not (port.exists() and len(lines := port.read_text().split()) == 2):
+            assert time.monotonic() < end and self.process.poll() is None, f"{program} did not start"
+            time.sleep(0.1)
+        self.socket = websocket.create_connection("ws://127.0.0.1:{}{}".format(*lines), timeout=30)
         self.number, self.session, self.requests, self.problems, self.loaded = 0, None, [], [], False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import mistune
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -100,11 +101,11 @@ def board(strip, title):
     last = next((i for i, digits in enumerate(passes) if digits == target), len(passes) - 1)
     frames = []
     for i, digits in enumerate(passes[: last + 1]):
-        fig, ax = plt.subplots(figsize=(4, 4.2))
-        plots.board(digits, ax, puzzle, None if i == 0 else target, strip["confidence"][i - 1] if i else None)
-        ax.set_title(f"{title}: {'the puzzle' if i == 0 else f'after pass {i}'}", fontsize=11)
+        fig, ax = plt.subplots(figsize=(2.8, 3))
+        confidence = strip["confidence"][i - 1] if i else np.zeros(len(puzzle))
+        plots.board(digits, ax, puzzle, target, confidence, f"{title}: {f'after pass {i}' if i else 'the puzzle'}")
         drawn = BytesIO()
-        fig.savefig(drawn, format="png", dpi=175)
+        fig.savefig(drawn, format="png", dpi=250)
         plt.close(fig)
         frames.append(Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE))
     out = BytesIO()

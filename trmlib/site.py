@@ -88,13 +88,10 @@ class Site:
         self.out, self.notes, self.counts = Path(out), known(figures), {}
         self.notebooks = {p.stem: nbformat.read(p, as_version=4) for p in notebooks}
         self.csv = {p.stem for p in Path(figures).glob("*.csv")}
-        self.cells = {
-            name: stem for stem, nb in self.notebooks.items() for c in nb.cells if c.cell_type == "code" for name in saved_by(c.source)
-        }
-        if lost := [name for name, about in self.notes.items() if self.cells.get(name) != about["notebook"]]:
-            raise TrmError(
-                f"no executed notebook has the cell that saves {', '.join(lost)}; run `make reproduce`, or remove what no notebook writes"
-            )
+        code = {stem: [c.source for c in nb.cells if c.cell_type == "code"] for stem, nb in self.notebooks.items()}
+        saved = {name: stem for stem, sources in code.items() for source in sources for name in saved_by(source)}
+        if lost := ", ".join(name for name, about in self.notes.items() if saved.get(name) != about["notebook"]):
+            raise TrmError(f"no executed notebook has the cell that saves {lost}; run `make reproduce`, or remove what no notebook writes")
         (self.out / "img").mkdir(parents=True, exist_ok=True)
         shutil.copytree(figures, self.out / "figures", ignore=shutil.ignore_patterns("*.json", ".*"), dirs_exist_ok=True)
         for name in ("style.css", "site.js"):
@@ -134,9 +131,7 @@ class Site:
         for cell in self.notebooks[stem].cells:
             if cell.cell_type == "markdown":
                 parts.append(prose(cell.source))
-            elif cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get(
-                "tags", []
-            ):  # where this machine kept its figures
+            elif "injected-parameters" not in cell.metadata.get("tags", []):  # those say where this machine kept its figures
                 names = saved_by(cell.source)
                 outputs = "".join(self.output(o, stem, names, said) for o in cell.get("outputs", []))
                 code = f"<details><summary>code</summary>{Highlight2HTML(pygments_lexer='python')(cell.source)}</details>"
@@ -159,8 +154,8 @@ class Site:
         if "text/markdown" in data:
             return said(data["text/markdown"])
         if "text/html" in data:
-            inner = re.sub(r"<(style|script)\b.*?</\1>", "", data["text/html"], flags=re.DOTALL)
-            return f'<div class="scroll">{inner.replace(chr(32) + "border=" + chr(34) + "1" + chr(34), "")}</div>'
+            inner = re.sub(r'<(style|script)\b.*?</\1>| border="1"', "", data["text/html"], flags=re.DOTALL)
+            return f'<div class="scroll">{inner}</div>'
         return f"<pre>{html.escape(data.get('text/plain', ''), False)}</pre>"
 
 
