@@ -10,7 +10,7 @@ OPTIONS = --jobs $(JOBS) $(if $(PROFILE),--profile $(PROFILE)) $(if $(filter-out
 
 help: ## these lines
 	@echo "make TARGET [OPTION=value ...]"
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-13s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
 reproduce: .venv/.ready ## execute the notebooks, rebuild figures/ and article/ (PROFILE=smoke, TRAIN=1, CHAPTER=02, JOBS=2)
 	$(BUILD) reproduce $(OPTIONS)
