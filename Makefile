@@ -6,16 +6,22 @@ BUILD = $(PY) -m trmlib.build
 OPTIONS = --jobs $(JOBS) $(if $(PROFILE),--profile $(PROFILE)) $(if $(filter-out 0,$(TRAIN)),--train) $(if $(CHAPTER),--chapter $(CHAPTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce figures test lint pairs lab clean
+.PHONY: help reproduce figures medium site test test-browser lint pairs lab clean
 
 help: ## these lines
 	@echo "make TARGET [OPTION=value ...]"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
 reproduce: .venv/.ready ## execute the notebooks, rebuild figures/ and article/ (PROFILE=smoke, TRAIN=1, CHAPTER=02, JOBS=2)
 	$(BUILD) reproduce $(OPTIONS)
 
 figures: reproduce ## the same: the notebooks make the figures
+
+medium: .venv/.ready ## dist/medium: the article, its pictures, captions and a checklist, to upload from
+	$(BUILD) medium
+
+site: reproduce ## dist/site: article, figures, executed notebooks and all results, opened from disk
+	$(BUILD) site
 
 test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild from the records changes nothing
 	@echo "== lint"
@@ -29,6 +35,9 @@ test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild
 	@echo "== a rebuild from the records leaves figures/ and article/ unchanged"
 	$(BUILD) reproduce --check --jobs $(JOBS)
 	@echo "== all passed"
+
+test-browser: site ## the site in headless Chromium; no part of `make test`, for pip cannot bring a browser
+	$(PY) -m pytest tests/browser_site.py
 
 lint: .venv/.ready ## ruff
 	$(PY) -m ruff check .

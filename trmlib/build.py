@@ -1,4 +1,5 @@
-"""The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py.
+"""The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py,
+`... medium` and `... site` publish what came of them.
 
 The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures and
 the article go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
@@ -45,7 +46,7 @@ def parameters_for(sources, required, optional, chosen):
     return {py: {k: v for k, v in (required | optional | chosen).items() if k in names} for py, names in known.items()}
 
 
-def execute(source, target, parameters, runtime):
+def execute(source, target, parameters, runtime, environment):
     """Execute one notebook in this process, which runs nothing else. Returns None, or the line that says what failed."""
     import papermill
     from traitlets.config import Config
@@ -55,8 +56,9 @@ def execute(source, target, parameters, runtime):
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     folders = dict.fromkeys(("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), str(runtime))
-    os.environ.update(KERNEL_ENV | folders, MPLCONFIGDIR=str(target.parent / ".matplotlib"))
-    os.environ.pop("MATPLOTLIBRC", None)  # nobody's own style in the figures
+    for name in ("MATPLOTLIBRC", "TRM_FIGURE_WIDTH", "TRM_FIGURE_FORMATS"):  # nobody's own style in the figures
+        os.environ.pop(name, None)
+    os.environ.update(KERNEL_ENV | folders | environment, MPLCONFIGDIR=str(target.parent / ".matplotlib"))
     # sockets in a folder of its own, no ports: two kernels cannot meet
     config = Config(KernelManager={"transport": "ipc", "connection_file": str(runtime / "kernel.json")})
     partial = target.with_name(f".{target.stem}.partial.ipynb")
@@ -77,8 +79,9 @@ def execute(source, target, parameters, runtime):
     return f"{source.name} failed: {' '.join(what.split())}{where}"
 
 
-def reproduce(sources, build, parameters, jobs=2):
-    """Execute notebooks, chapters side by side, then LAST one by one. Raises once all that could run did."""
+def reproduce(sources, build, parameters, jobs=2, environment=None):
+    """Execute notebooks, chapters side by side, then LAST one by one; `environment` is what their kernels see besides. Raises once
+    all that could run did."""
     build.mkdir(parents=True, exist_ok=True)
     stages = [[py for py in sources if py.stem not in LAST], *([py for py in sources if py.stem == name] for name in LAST)]
     errors = []
@@ -90,7 +93,7 @@ def reproduce(sources, build, parameters, jobs=2):
                 continue
             pool = ProcessPoolExecutor(min(jobs, len(stage)), multiprocessing.get_context("spawn"))
             try:
-                tasks = ((py, build / f"{py.stem}.ipynb", parameters[py], Path(runtime, py.stem)) for py in stage)
+                tasks = ((py, build / f"{py.stem}.ipynb", parameters[py], Path(runtime, py.stem), environment or {}) for py in stage)
                 futures = {pool.submit(execute, *task): task[0] for task in tasks}
                 for future in as_completed(futures):
                     crash = future.exception()
@@ -133,6 +136,8 @@ def assignment(text):
 def command(args):
     if args.command == "pair":
         return pair(args.notebooks, args.check)
+    if args.command in ("medium", "site"):
+        return publish(args)
     profile = args.profile or "full"
     committed = profile == "full" and not args.check
     base = args.build if committed else args.build / ("check" if args.check else profile)
@@ -160,6 +165,18 @@ def command(args):
         trm("list", "--pending", "--profile", profile)
 
 
+def publish(args):
+    """The Medium kit or the site, from figures and article as they are committed."""
+    from trmlib import medium, site
+    from trmlib.runs import Store
+
+    store, figures, article, out = Store(), ROOT / "figures", ROOT / "article" / "article.md", args.out / args.command
+    if args.command == "medium":
+        medium.make(store, article, figures, out)
+    else:
+        site.make(store, article, figures, args.build, choose(args.notebooks), out)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m trmlib.build", description="Execute the notebooks, or write each .ipynb from its .py.")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of the sources")
@@ -177,6 +194,13 @@ def main(argv=None):
     p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")
     p = commands.add_parser("pair", help="write each .ipynb from its .py")
     p.add_argument("--check", action="store_true", help="only say which differ")
+    for name, help in (
+        ("medium", "the article as a folder to upload to Medium"),
+        ("site", "article, figures and executed notebooks as a site"),
+    ):
+        p = commands.add_parser(name, help=help)
+        p.add_argument("--out", type=Path, default=ROOT / "dist", help="its parent folder")
+        p.add_argument("--build", type=Path, default=ROOT / "build", help="where executed notebooks are")
     args = parser.parse_args(argv)
     try:
         command(args)

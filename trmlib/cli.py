@@ -47,6 +47,13 @@ def positive(text):
     return int(text)
 
 
+def formats(text):
+    """ "png,pdf" → ["png", "pdf"]."""
+    if unknown := set(text.split(",")) - {"png", "svg", "pdf"}:
+        raise argparse.ArgumentTypeError(f"{', '.join(map(repr, sorted(unknown)))} is no format; known: png, svg, pdf")
+    return text.split(",")
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -107,6 +114,12 @@ def parser():
     c.add_argument("puzzle", metavar="PUZZLE", help="81 characters (digits; . or 0 for a blank), or a file of puzzles, one a line")
     c.add_argument("--steps", type=positive, help="supervision steps (default: as trained)")
     c.add_argument("--checkpoint", default=solve.CHECKPOINT, help="name in data/checkpoints/ (default: %(default)s)")
+
+    c = command("export", "figures as files, in other widths and formats where asked for")
+    c.add_argument("figures", nargs="+", metavar="FIGURE", help="name of a figure, as in figures/")
+    c.add_argument("--format", type=formats, default="png", help="png, svg, pdf, or several: png,pdf (default: png)")
+    c.add_argument("--width", type=int, default=1400, choices=(1400, 2040, 2500), help="pixels of a PNG (default: %(default)s)")
+    c.add_argument("--out", default=".", help="folder (default: this one)")
 
     c = command("params", "parameters of every arm, counted", json=True)
     c.add_argument("--profile", default="full", choices=PROFILES)
@@ -205,6 +218,13 @@ def do_solve(args):
     if args.json:
         emit(args, results, "")
     return 0 if all(r["solved"] for r in results) else 1
+
+
+def do_export(args):
+    from trmlib.figures import export  # needs what draws and executes notebooks; the rest of the command does without
+
+    for path in export(args.figures, args.format, args.width, args.out):
+        print(f"wrote {path}")
 
 
 def do_params(args):

@@ -6,6 +6,7 @@ digest of the records shown; a rebuild from the same records changes no byte.
 """
 
 import json
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarF
 from trmlib.runs import write_atomically
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+WIDTH, COMMITTED = 1400, ("png", "svg")  # pixels of a PNG, and the formats that are committed
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STYLE = {
     "figure.figsize": (7, 4), "figure.dpi": 100, "savefig.dpi": 200, "figure.constrained_layout.use": True, "font.family": "DejaVu Sans",
@@ -32,12 +34,19 @@ def style():
 
 
 def save(fig, name, folder, caption, alt, records, notebook):
-    """Write `name`.png, .svg and .json into `folder`; `records` is the digest of what is shown."""
+    """Write `name`.png, .svg and .json into `folder`; `records` is the digest of what is shown. `trm export` asks for other formats
+    and widths through the environment; `make reproduce` never does."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"Title": name, "Source": f"{notebook}, records {records}"}
-    fig.savefig(folder / f"{name}.png", metadata=about | {"Software": None})
-    fig.savefig(folder / f"{name}.svg", metadata={"Title": name, "Source": about["Source"], "Date": None, "Creator": None})
+    source = f"{notebook}, records {records}"
+    metadata = {  # what names the records, and neither a date nor a version
+        "png": {"Title": name, "Source": source, "Software": None},
+        "svg": {"Title": name, "Source": source, "Date": None, "Creator": None},
+        "pdf": {"Title": name, "Subject": source, "CreationDate": None, "Creator": None, "Producer": None},
+    }
+    width = int(os.environ.get("TRM_FIGURE_WIDTH", WIDTH))
+    for kind in os.environ.get("TRM_FIGURE_FORMATS", ",".join(COMMITTED)).split(","):
+        fig.savefig(folder / f"{name}.{kind}", dpi=width / fig.get_figwidth(), metadata=metadata[kind])
     note = {"name": name, "caption": caption, "alt": alt, "notebook": notebook, "records": records}
     write_atomically(folder / f"{name}.json", (json.dumps(note, indent=1, ensure_ascii=False) + "\n").encode())
     return fig

@@ -1,0 +1,223 @@
+"""The site of two small notebooks, and the results as CSV."""
+
+import csv
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from trmlib import figures, plots, results, site
+from trmlib.errors import TrmError
+from trmlib.experiments import masked_report
+from trmlib.pairs import choose, read_source
+from trmlib.runs import Store
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ("masked", "sudoku", "hops")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+ARTICLE = "# The article\n\nIt says *so*.\n\n![](../figures/one.png)\n\n$$\nx^2\n$$\n\n## End\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Figures, sources and executed notebooks of two small chapters."""
+    folder = tmp_path_factory.mktemp("report")
+    plots.style()
+    for name, chapter in (("one", "01_first"), ("two", "02_second")):
+        fig, ax = plt.subplots()
+        ax.plot([0, 1])
+        plots.save(fig, name, folder / "figures", f"Caption of {name} (5 seeds)", f"Alt of {name}", "0123", chapter)
+        plt.close(fig)
+    (folder / "figures" / "two.csv").write_text("a\n1\n")
+    shown = new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
+    html = '<div><style scoped>x</style><table border="1" class="dataframe"><tr><td>7 &lt; 8</td></tr></table><script>bad()</script></div>'
+    first = [
+        new_markdown_cell("# 01 · First\n\nIs it so?\n\n## What is seen\n\nSee [it](../README.md) or <b>not</b>.\n\n### Finer"),
+        new_code_cell('figures = "/home/me/figures"', metadata={"tags": ["injected-parameters"]}),
+        new_code_cell("def save(fig, name):\n    plots.save(fig, name)"),
+        new_code_cell('save(\n    fig,\n    "one",\n)  # a < b', outputs=[shown]),
+        new_code_cell("x", outputs=[
+            new_output("stream", name="stdout", text="3 < 4"), new_output("display_data", {"text/markdown": "## said **so**", "text/plain": "M"}),
+            new_output("display_data", {"text/html": html, "text/plain": "T"}), new_output("execute_result", {"text/plain": "'<plain>'"}),
+        ]),
+    ]  # fmt: skip
+    second = [new_markdown_cell("# 02 · Second"), new_code_cell('plots.table(fig)\nsave_table(df, "two", figures)')]
+    (folder / "build").mkdir()
+    (folder / "notebooks").mkdir()
+    for stem, cells in (("01_first", first), ("02_second", second)):
+        nbformat.write(new_notebook(cells=cells), folder / "build" / f"{stem}.ipynb")
+        (folder / "notebooks" / f"{stem}.py").touch()
+    (folder / "article.md").write_text(ARTICLE)
+    return folder
+
+
+def build(places, out, store):
+    site.make(store, places / "article.md", places / "figures", places / "build", choose(places / "notebooks"), out)
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def pages(places, tmp_path_factory):
+    files = build(places, tmp_path_factory.mktemp("dist") / "site", Store(places / "results"))
+    return {name: data.decode() if name.endswith((".html", ".css", ".md", ".csv", ".js")) else data for name, data in files.items()}
+
+
+def test_every_link_and_picture_is_there_and_nothing_is_fetched(pages):
+    ids = {name: re.findall(r'\bid="([^"]*)"', text) for name, text in pages.items() if name.endswith(".html")}
+    assert len(ids) == 9 and all(len(found) == len(set(found)) for found in ids.values())
+    for name in ids:
+        for attribute, url in re.findall(r'\b(href|src)="([^"]*)"', pages[name]):
+            if url.startswith("http"):
+                assert attribute == "href" and "<a " in pages[name]  # a link that a reader may follow, no part of the page
+                continue
+            if url.startswith("data:,"):
+                continue
+            path, _, anchor = url.partition("#")
+            assert (path or name) in pages, (name, url)
+            assert not anchor or unquote(anchor) in ids[path or name], (name, url)
+        assert re.findall(r"<(?:link|script|img|iframe)[^>]*https?:", pages[name]) == []
+    assert not re.search(r"https?:|@import|url\(", pages["style.css"]) and "http" not in pages["site.js"]
+
+
+def test_a_figure_leads_to_the_cell_that_saves_it(pages):
+    for page in ("article.html", "figures.html"):
+        assert '<a href="01_first.html#one">the cell that made it</a>' in pages[page]
+    cell = re.search(r'<section id="one">.*?</section>', pages["01_first.html"], re.DOTALL)[0]
+    assert '"one"' in cell and '<img src="img/01_first-1.png" alt="Alt of one"' in cell
+    assert '<a href="02_second.html#two">' in pages["figures.html"] and '<section id="two">' in pages["02_second.html"]
+    assert '<a href="figures/two.csv">CSV</a>' in pages["figures.html"] and "one.csv" not in pages["figures.html"]
+
+
+def test_a_notebook_page_says_what_the_notebook_says(pages):
+    text = pages["01_first.html"]
+    assert '<h1 id="01-first">01 · First</h1>' in text and '<a href="#what-is-seen">What is seen</a>' in text and "#finer" not in text
+    assert "See it or &lt;b&gt;not&lt;/b&gt;." in text
+    assert "<pre>3 &lt; 4</pre>" in text and "<h3>said <strong>so</strong></h3>" in text and "<pre>'&lt;plain&gt;'</pre>" in text
+    assert '<table class="dataframe"><tr><td>7 &lt; 8</td></tr></table>' in text and "bad()" not in text and "<style" not in text
+    assert "/home/me" not in text and text.count("<details><summary>code") == 3  # the injected cell knows only this machine
+
+
+def test_the_article_has_its_equation_figure_and_table(pages):
+    text = pages["article.html"]
+    assert '<figure class="equation"><img src="img/equation-1.png" alt="x^2"></figure>' in text
+    assert "Caption of one (5 seeds)" in text and '<div class="scroll"><table>' in text and "<p><figure" not in text
+    assert '<a href="article.html" aria-current=page>Article</a>' in text
+
+
+def test_the_first_page_lists_chapters_and_figures(pages):
+    text = pages["index.html"]
+    assert re.findall(r'<li><a href="(\d\d_\w+\.html)">([^<]*)', text) == [
+        ("01_first.html", "01 · First"),
+        ("02_second.html", "02 · Second"),
+    ]
+    assert re.findall(r'<li><a href="figures.html#(\w+)">', text) == ["one", "two"]
+
+
+def test_verdicts_list_every_comparison_that_was_fixed_beforehand(pages):
+    text = pages["verdicts.html"]
+    for arm, rival, what in masked_report.PRIMARY:
+        assert f"<td>{arm} vs {rival}</td>" in text and f"<td>{what}</td>" in text
+    assert text.count("<td>pending</td>") == sum(len(t) for _, _, t in site.primaries(Store("nowhere"))) >= len(masked_report.PRIMARY)
+    assert "The comparisons that were fixed beforehand" in text
+
+
+def test_corrections_and_notices_are_pages(pages):
+    assert "How to report" in pages["corrections.html"] and "None so far" in pages["corrections.html"]
+    assert all(word in pages["notices.html"] for word in ("CC BY-SA 3.0", "WikiText", "public domain"))
+
+
+def test_twice_the_same_bytes(places, pages, tmp_path):
+    again = build(places, tmp_path / "site", Store(places / "results"))
+    assert {k: v.encode() if isinstance(v, str) else v for k, v in pages.items()} == again
+
+
+def test_what_is_missing_is_one_line(places, tmp_path):
+    with pytest.raises(TrmError, match="^no 03_third.ipynb: run `make reproduce`$"):
+        site.make(None, places / "article.md", places / "figures", places / "build", [Path("03_third.py")], tmp_path)
+    for p in (places / "figures").glob("two.*"):
+        (tmp_path / p.name).write_bytes(p.read_bytes())
+    with pytest.raises(TrmError, match="no executed notebook has the cell that saves two;"):
+        site.Site(tmp_path / "out", tmp_path, [places / "build" / "01_first.ipynb"])
+
+
+def test_each_committed_figure_is_saved_by_one_cell_of_its_notebook():
+    saved = [(name, py.stem) for py in choose(ROOT / "notebooks") for c in read_source(py).cells if c.cell_type == "code" for name in figures.saved_by(c.source)]  # fmt: skip
+    assert len(saved) == len(dict(saved)) > 40
+    for name, about in figures.known(ROOT / "figures").items():
+        assert dict(saved)[name] == about["notebook"]
+
+
+# ---------------------------------------------------------------- results as CSV
+
+
+def record(arm, seed, **metrics):
+    return {"experiment": "masked", "arm": arm, "seed": seed, "profile": "full", "hash": f"{arm}{seed}", "status": "recorded", "reason": "",
+            "device": {"kind": "cpu"}, "precision": "fp32", "data": {"name": "wikitext-2"}, "steps": 500, "parameters": 10, "train_flops": 10**15,
+            "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.5, "versions": {"torch": "2.13"}, "commit": "abc", "digest": "0123",
+            "metrics": metrics, "curve": {"step": [250, 500], "nll": [5.0, 4.5], "halting_steps": [None, 2.5]}}  # fmt: skip
+
+
+class Records:
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def records(self):
+        return dict(enumerate(self.rows))
+
+
+def test_a_row_a_run_and_a_row_a_point(tmp_path):
+    text = results.write(Records(record("joint", 1, nll_b=4.5), record("baseline", 0, nll_b=4.6, accuracy_known_a=0.25)), tmp_path)
+    runs = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    assert [(r["arm"], r["seed"], r["nll_b"], r["accuracy_known_a"]) for r in runs] == [
+        ("baseline", "0", "4.6", "0.25"),
+        ("joint", "1", "4.5", ""),
+    ]
+    assert (runs[0]["train_flops"], runs[0]["seconds"], runs[0]["device"], runs[0]["data"]) == (
+        "1000000000000000",
+        "60.5",
+        "cpu",
+        "wikitext-2",
+    )
+    curves = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    assert [(c["measure"], c["step"], c["value"]) for c in curves if c["arm"] == "joint"] == [
+        ("halting_steps", "250", ""), ("halting_steps", "500", "2.5"), ("nll", "250", "5.0"), ("nll", "500", "4.5"),
+    ]  # fmt: skip
+    assert "| `nll_b` | negative log-likelihood" in text and "; part B, which figures show |" in text
+    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert {*runs[0], *curves[0], *(c["measure"] for c in curves)} == described
+
+
+def test_a_column_that_nobody_described_is_an_error(tmp_path):
+    with pytest.raises(TrmError, match="nothing says what 'magic_b' holds"):
+        results.write(Records(record("joint", 0, magic_b=1.0)), tmp_path)
+
+
+def test_every_measure_that_the_experiments_write_is_described():
+    """The names as they stand in the code, and those of the committed records."""
+    known = ("nll", "accuracy", "nll_known", "accuracy_known", "nll_split", "nll_last", "nll_constant", "bits", "cells", "halting")
+    for name in (
+        *(f"{m}_{part}" for m in known for part in results.PARTS),
+        "joint_b",
+        "estimate",
+        "estimate_sd",
+        "noisy_nll",
+        "train_loss",
+    ):
+        assert results.describe(name)
+    records = Store(ROOT / "data" / "results").records().values()
+    tables = {"runs.csv": results.runs(records), "curves.csv": results.curves(records)}
+    assert len(tables["runs.csv"]) == len(records) > 0 and "`nll_known_b`" in results.dictionary(tables)
+
+
+def test_detectable_effects_come_from_the_records():
+    """`primaries` shows what `compare` computes, where there are records."""
+    found = {name: (about, table) for name, about, table in site.primaries(Store(ROOT / "data" / "results"))}
+    about, table = found["masked"]
+    first = table.iloc[0]
+    assert first.comparison == "joint vs baseline" and first.seeds >= 5 and re.fullmatch(r"\d+\.\d%", first.detectable)
+    assert "hops" not in found and len(found["sudoku"][1]) == 10
+    assert about.startswith("profile full")
