@@ -102,7 +102,7 @@ def test_overview_reads_what_the_chapter_wrote(folder, tmp_path, monkeypatch, ca
     )
     called = []
     monkeypatch.setattr(build, "trm", lambda *args: called.append(args))
-    folders = [f"--{name}={tmp_path / name}" for name in ("build", "figures", "article")]
+    folders = [f"--{name}={tmp_path / name}" for name in ("build", "figures", "article", "readme")]
     assert build.main(["--notebooks", str(notebooks), "reproduce", "--set", "n=[1, 2]", *folders]) == 0
     assert "made with [1, 2], full" in printed(nbformat.read(tmp_path / "build" / "00_overview.ipynb", as_version=4))
     assert called == [("list", "--pending", "--profile", "full")]

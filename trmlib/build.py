@@ -24,6 +24,7 @@ from trmlib.pairs import choose, pair, parameter_names, read_source
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST = ("00_overview", "07_article")  # in this order, after the chapters: they read what the others wrote
+LEDGER = "00_overview"  # with it goes the table of verdicts in README.md
 KERNEL_ENV = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
@@ -138,6 +139,7 @@ def command(args):
     base = args.build if committed else args.build / ("check" if args.check else profile)
     figures = args.figures or (ROOT if committed else base) / "figures"
     article = args.article or (ROOT if committed else base) / "article"
+    readme = args.readme or (ROOT if committed else base) / "README.md"
     sources = choose(args.notebooks, args.chapter)
     required = {"profile": profile, "figures": str(figures.resolve())}
     parameters = parameters_for(sources, required, {"article": str(article.resolve())}, dict(args.set))
@@ -150,8 +152,16 @@ def command(args):
     if profile == "smoke" or args.train:
         trm("run", "--profile", profile)
     reproduce(sources, base, parameters, args.jobs)
+    verdicts = profile == "full" and any(py.stem == LEDGER for py in sources)
+    if verdicts:
+        from trmlib import claims  # imports torch, which only this step needs
+
+        claims.write_readme(ROOT / "README.md", readme)
     if args.check:
-        if changed := differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article"):
+        changed = differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article")
+        if verdicts and readme.read_bytes() != (ROOT / "README.md").read_bytes():
+            changed.append("README.md (its table of verdicts)")
+        if changed:
             advice = "run `make reproduce`, and remove what no notebook writes"
             raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, advice]), code=1)
         print("a rebuild from the records gives figures/ and article/ byte for byte")
@@ -174,6 +184,7 @@ def main(argv=None):
     p.add_argument("--set", action="append", type=assignment, default=[], metavar="NAME=VALUE", help="for the notebooks that have NAME")
     p.add_argument("--figures", type=Path)
     p.add_argument("--article", type=Path)
+    p.add_argument("--readme", type=Path, help="file whose table of verdicts is rebuilt")
     p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")
     p = commands.add_parser("pair", help="write each .ipynb from its .py")
     p.add_argument("--check", action="store_true", help="only say which differ")

@@ -108,6 +108,10 @@ def parser():
     c.add_argument("--steps", type=positive, help="supervision steps (default: as trained)")
     c.add_argument("--checkpoint", default=solve.CHECKPOINT, help="name in data/checkpoints/ (default: %(default)s)")
 
+    c = command("claims", "the ledger: each claim of the earlier write-ups and its verdict", json=True)
+    c.add_argument("patterns", nargs="*", metavar="PATTERN", help="id, chapter or source of a claim; shell wildcards")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+
     c = command("params", "parameters of every arm, counted", json=True)
     c.add_argument("--profile", default="full", choices=PROFILES)
 
@@ -205,6 +209,14 @@ def do_solve(args):
     if args.json:
         emit(args, results, "")
     return 0 if all(r["solved"] for r in results) else 1
+
+
+def do_claims(args):
+    from trmlib import claims  # reads YAML, which what trains does without
+
+    rows, _ = claims.judged(Store(), args.profile, tuple(args.patterns))
+    text = "" if args.json else f"{table(claims.everything(rows).to_dict('records'))}\n{len(rows)} claims: {claims.tally(rows)}"
+    emit(args, claims.documents(rows), text)
 
 
 def do_params(args):
