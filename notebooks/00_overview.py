@@ -46,7 +46,7 @@ from trmlib.tables import cost, status, summary
 plots.style()
 store = Store()
 ledger, digest = claims.judged(store, profile)
-say(f"**{len(ledger)} claims: {claims.tally(ledger)}.**")
+say(f"**{len(ledger)} claims. {claims.tally(ledger).capitalize()}.**")
 
 # %% [markdown]
 # In the tables an interval is over seeds, 95 %; a single published number is held against the interval in which one more run of ours

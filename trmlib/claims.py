@@ -19,9 +19,9 @@ import yaml
 
 from trmlib import compare, stats
 from trmlib.errors import TrmError
-from trmlib.experiments import EXPERIMENTS, grid, module
 from trmlib.experiments import autoregressive_report as autoregressive
 from trmlib.experiments import capacity_report as capacity
+from trmlib.experiments import grid, module
 from trmlib.experiments import masked_report as masked
 from trmlib.experiments import shakespeare_report as shakespeare
 from trmlib.experiments import sudoku_report as sudoku
@@ -86,7 +86,7 @@ def number(value, unit):
         return f"{number(value[0], '')}–{number(value[1], unit)}"
     text = {
         "%": f"{100 * value:+.1f} %", "share": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points",
-        "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.4g}", "parameters": f"{value:,.0f}",
+        "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
     }.get(unit, f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}".strip())  # fmt: skip
     return text.replace("-", "−")
 
@@ -146,8 +146,6 @@ def parsed(entry, sources):
 @cache
 def known_arms(experiment):
     """Names of all arms of an experiment at the full profile."""
-    if experiment not in EXPERIMENTS:
-        raise TrmError(f"unknown experiment {experiment!r}; known: {', '.join(EXPERIMENTS)}")
     return frozenset(r.arm for r in module(experiment).grid("full"))
 
 
@@ -170,6 +168,8 @@ def judge(claim, df, store, profile):
         return f(claim)
     if waiting := pending(df, claim.arms):
         return Finding("open", f"pending: {waiting}")
+    if f.level and (few := [a for a in claim.arms if len(of(df, a)) < 2]):
+        return Finding("open", f"fewer than two runs of {few[0]} finished", profile=profile)
     finding = f(claim, df, store)
     if finding.verdict not in VERDICTS:
         raise TrmError(f"claim {claim.id}: rule {claim.rule} says {finding.verdict!r}; expected one of {', '.join(VERDICTS)}")
@@ -305,6 +305,7 @@ def level(values, claim, tolerance=0.0):
 
 
 def of(df, arm):
+    """The runs of an arm that did not diverge."""
     return df[(df.arm == arm) & (df.status == "recorded")]
 
 
@@ -322,7 +323,7 @@ def better(claim, df, store):
     worse = [r for r, text in zip(rows, readings, strict=True) if text.startswith("the same") or text.endswith("worse")]
     verdict = "not reproduced" if worse else "reproduced" if all(t.endswith("better") for t in readings) else "inconclusive"
     row = (worse or rows)[0]
-    why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' ')}" for r, text in zip(rows, readings, strict=True))
+    why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' is ')}" for r, text in zip(rows, readings, strict=True))
     return from_effect(row["effect"], verdict, why, unit="points" if compare.is_share(metric) else "%")
 
 
@@ -464,10 +465,10 @@ def curve_points(claim, df, store):
     return Finding("reproduced" if all(inside) else "not reproduced", "points that lie where one more run would", float(sum(inside)), n=len(rows), text=text, unit="")  # fmt: skip
 
 
-@rule
+@rule(level=True)
 def time_ratio(claim, df, store):
     """Time of a step of the first arm in that of the second, paired by seed."""
-    rate = {a: of(df, a).set_index("seed").eval("seconds / steps") for a in claim.arms}
+    rate = {a: df[df.arm == a].set_index("seed").eval("seconds / steps") for a in claim.arms}
     seeds = sorted(set.intersection(*(set(r.index) for r in rate.values())))
     e = stats.ratio(*(np.log(rate[a].loc[seeds].to_numpy()) for a in claim.arms))
     e = replace(e, **{k: 1 + getattr(e, k) for k in ("estimate", "low", "high")})
@@ -478,7 +479,7 @@ def time_ratio(claim, df, store):
 @rule
 def inference_ratio(claim, df, store):
     """Time of a prediction lies between the ratio of counted operations and that of blocks in series."""
-    a, b = (of(df, arm).iloc[0] for arm in claim.arms)
+    a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
     low, high = sorted((a.inference_flops / b.inference_flops, a.serial_depth / b.serial_depth))
     inside = low <= claim.value <= high
     text = f"{number(low, '×')} the operations, {number(high, '×')} the depth"
@@ -544,7 +545,9 @@ def law(claim, df, store):
 @rule
 def forgetting(claim, df, store):
     """Do curves turn once the bound is passed? Read off the first arm."""
-    row = next(r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own")
+    row = next((r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own"), None)
+    if row is None:
+        return Finding("open", f"too few runs of {claim.arms[0]} finished")
     if row["reached"] <= claim.value:
         return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
     verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
@@ -610,7 +613,7 @@ def longer_gain(claim, df, store):
 @rule
 def cheaper(claim, df, store):
     """The first arm trains for less, by counted operations, and is no worse than the second by 2 points; args: `metric`."""
-    a, b = (of(df, arm).iloc[0] for arm in claim.arms)
+    a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
     saved, e = float(b.train_flops / a.train_flops), compare.effect(df, *claim.arms, claim.args["metric"])
     near, worse = abs(saved - claim.value) <= claim.tolerance, e.high < -compare.SAME
     verdict = "not reproduced" if worse or not near else "reproduced" if e.low > -compare.SAME else "inconclusive"
@@ -620,10 +623,9 @@ def cheaper(claim, df, store):
 # ---------------------------------------------------------------- tables
 
 
-def place(claim, folder=""):
-    """Markdown link to the heading that shows a claim."""
-    notebook, heading = claim.shown["notebook"], claim.shown["heading"]
-    return f"[{notebook[:2]}, {heading}]({folder}{notebook}.ipynb#{heading.replace(' ', '-')})"
+def link(text, claim, folder=""):
+    """Markdown link to the heading that shows a claim; Jupyter's anchors have hyphens for spaces."""
+    return f"[{text}]({folder}{claim.shown['notebook']}.ipynb#{claim.shown['heading'].replace(' ', '-')})"
 
 
 def documents(rows):
@@ -666,17 +668,19 @@ def linked(rows):
     """[(claim, finding)] as a Markdown table whose verdicts link to what shows them."""
 
     def line(c, f):
-        link = f"[**{f.verdict}**]({c.shown['notebook']}.ipynb#{c.shown['heading'].replace(' ', '-')})"
-        return f"| {c.statement} | {', '.join(c.source)} | {c.claimed} | {measured(f, c.unit)} | {f.n or '–'} | {link}{f': {f.why}' if f.why else ''} |"
+        verdict = link(f"**{f.verdict}**", c) + (f": {f.why}" if f.why else "")
+        return f"| {c.statement} | {', '.join(c.source)} | {c.claimed} | {measured(f, c.unit)} | {f.n or '–'} | {verdict} |"
 
     head = "| claim | source | claimed | measured | seeds | verdict |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + "\n".join(line(c, f) for c, f in rows)
 
 
 def tally(rows):
-    """How many claims have which verdict, in words."""
-    count = pd.Series([f.verdict for _, f in rows]).value_counts()
-    return ", ".join(f"{count[v]} {v}" for v in VERDICTS if v in count)
+    """How many claims have which verdict, in words: those that records decide, and those that counting does."""
+    parts = {"measured": [], "counted or computed": []}
+    for c, f in rows:
+        parts["counted or computed" if RULES[c.rule].computed else "measured"].append(f.verdict)
+    return "; ".join(f"{what}: " + ", ".join(f"{v.count(x)} {x}" for x in VERDICTS if x in v) for what, v in parts.items() if v)
 
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
@@ -687,11 +691,15 @@ def fill_readme(text, rows):
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise TrmError(f"README.md needs the lines {START} and {END}, once each and in this order, around the table of verdicts")
     before, rest = text.split(START)
-    lines = [f"| {c.short} | {c.claimed} | **{f.verdict}**{f' ({f.why})' if f.verdict == 'artefact' else ''} | {place(c, 'notebooks/')} |"
-             for c, f in rows if c.headline]  # fmt: skip
-    head = ["| claim | value | verdict | where |", "| --- | --- | --- | --- |"]
-    total = f"All {len(rows)} claims of the ledger: {tally(rows)} (`trm claims`)."
-    return before + "\n".join([START, *head, *lines, "", total, END]) + rest.split(END)[1]
+    lines = []
+    for c, f in rows:
+        if c.headline:
+            cause = f" ({f.why})" if f.verdict == "artefact" else ""
+            where = link(f"{c.shown['notebook'][:2]}, {c.shown['heading']}", c, "notebooks/")
+            lines.append(f"| {c.short} | **{f.verdict}**{cause} | {where} |")
+    head = ["| claim | verdict | where |", "| --- | --- | --- |"]
+    total = f"All {len(rows)} claims of the ledger (`trm claims`): {tally(rows)}."
+    return before + "\n".join([START, "", *head, *lines, "", total, "", END]) + rest.split(END)[1]
 
 
 def write_readme(source, target):
