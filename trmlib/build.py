@@ -1,7 +1,7 @@
 """The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py.
 
 The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures and
-the article go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
+the article go where they are committed, and the verdicts into README.md, except for another profile than the default or with --check: those stay in `build/`.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def command(args):
         if changed:
             advice = "run `make reproduce`, and remove what no notebook writes"
             raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, advice]), code=1)
-        print("a rebuild from the records gives figures/ and article/ byte for byte")
+        print(f"a rebuild from the records gives figures/{', article/ and the README' if verdicts else ' and article/'} byte for byte")
     elif profile != "smoke":
         print("still to be trained:", flush=True)
         trm("list", "--pending", "--profile", profile)
@@ -174,7 +174,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m trmlib.build", description="Execute the notebooks, or write each .ipynb from its .py.")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of the sources")
     commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("reproduce", help="execute the notebooks; rebuild figures and article")
+    p = commands.add_parser("reproduce", help="execute the notebooks; rebuild figures, article and the README's verdicts")
     group = p.add_mutually_exclusive_group()
     group.add_argument("--profile", choices=PROFILES, help="default: full; smoke trains from scratch first, in a store of its own")
     group.add_argument("--check", action="store_true", help="rebuild elsewhere and compare with figures/ and article/")
