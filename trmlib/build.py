@@ -1,7 +1,7 @@
 """The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py.
 
-The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures and
-the article go where they are committed, and the verdicts into README.md, except for another profile than the default or with --check: those stay in `build/`.
+The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures, article and the
+README's verdicts go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
 """
 
 import argparse
