@@ -592,7 +592,7 @@ def observation(claim, df, store):
     verdict = {"seen": "reproduced", "inconclusive": "inconclusive", "open": "open"}.get(r.reading, "not reproduced")
     if verdict == "open" or r.effect is None:
         return Finding(verdict, "its evaluation is pending" if verdict == "open" else r.measured)
-    return from_effect(r.effect, verdict, text=r.measured)
+    return from_effect(r.effect, verdict, r.measured, unit="points" if "points" in r.measured else "")
 
 
 def observations(store, df):
