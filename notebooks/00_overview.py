@@ -15,19 +15,74 @@
 # # 00 · When does thinking time help?
 #
 # A *Tiny Recursive Model* (TRM) is a small network that is applied again and again to its own answer. The original paper
-# (Jolicoeur-Martineau 2025, arXiv 2510.04871) solves hard Sudokus with it. Four later write-ups say that it does much more:
+# (Jolicoeur-Martineau 2025, arXiv 2510.04871) solves hard Sudokus with it. Four later write-ups say that it does much more. The
+# ledger below holds each of their claims and what became of it.
 #
-# | claim | where it is tested |
-# | --- | --- |
-# | perplexity 1.01 on Shakespeare, against 55 for a plain model | 01, planned |
-# | 16.1 % lower perplexity when two masked words are refined together | **02_masked** |
-# | thinking time does not help left to right | 03, planned |
-# | one parameter learns one example of WikiText-103 | **04_capacity** |
-# | random starts and random recursion counts help on Sudoku | 05, planned |
+# ## The ledger
 #
-# This report implements each system, measures it again with matched controls and several seeds, and says for each claim
-# whether it was *reproduced*, *not reproduced*, *an artefact* (and of what), or is *inconclusive* or still *open*.
+# A claim stands in `data/claims.yaml` with its source, its value and the name of a rule; the rule, a function of `trmlib/claims.py`,
+# reads the records and gives the verdict. Nobody types one. *Reproduced*: the interval excludes zero and holds the claimed value.
+# *Not reproduced*: it excludes the claim. *Artefact*: without its cause the effect is gone, with it the effect is back. Otherwise
+# *inconclusive*, and *open* as long as runs are pending. Parameter counts and the write-ups' own arithmetic need no runs. Records that
+# are smaller than the claim (a cut profile, a stand-in for its corpus or device) can show an effect, but never refute one.
+
+# %% tags=["parameters"]
+profile = "full"
+figures = "../figures"
+
+# %%
+import inspect
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Code, display
+
+from trmlib import claims, plots, recursion
+from trmlib.export import save_table, say
+from trmlib.runs import Store, write_atomically
+from trmlib.tables import cost, status, summary
+
+plots.style()
+store = Store()
+ledger, digest = claims.judged(store, profile)
+say(f"**{len(ledger)} claims. {claims.tally(ledger).capitalize()}.**")
+
+# %% [markdown]
+# In the tables an interval is over seeds, 95 %; a single published number is held against the interval in which one more run of ours
+# would fall.
+
+# %%
+for name, (title, chapters) in claims.GROUPS.items():
+    rows = [(c, f) for c, f in ledger if c.chapter in chapters]
+    save_table(
+        claims.table(rows),
+        name,
+        figures,
+        f"{title}: what was claimed, what was measured, and the verdict by rule ({claims.tally(rows)}).",
+        f"Table of {len(rows)} claims with the claimed value, the measured one, the number of seeds and the verdict.",
+        digest,
+        "00_overview",
+    )
+    plt.show()
+write_atomically(Path(figures) / "claims.csv", claims.everything(ledger).to_csv(index=False).encode())
+
+# %% [markdown]
+# ### Each verdict, with its reason
 #
+# A verdict links to the heading that shows it.
+
+# %%
+for title, chapters in claims.GROUPS.values():
+    say(f"#### {title}\n\n" + claims.linked([(c, f) for c, f in ledger if c.chapter in chapters]))
+
+# %% [markdown]
+# The sources, by number:
+
+# %%
+say("\n".join(f"- {key}: *{s['title']}*{', ' + s['address'] if s['address'] else ''}" for key, s in claims.load()[0].items()))
+
+# %% [markdown]
 # ## How to read it
 #
 # - A **record** is one training run: a small JSON file under `data/results/`, with its spec, its curve, its costs and its
@@ -43,29 +98,13 @@
 #
 # The whole of it is one page, `trmlib/recursion.py`: x is the question, y the answer, z the latent state.
 
-# %% tags=["parameters"]
-profile = "full"
-figures = "../figures"
-
 # %%
-import inspect
-
-import pandas as pd
-from IPython.display import Code, display
-
-from trmlib import recursion
-from trmlib.experiments import masked_report as report
-from trmlib.export import percent, say
-from trmlib.runs import Store
-from trmlib.tables import cost, frame, status, summary
-
 display(Code(inspect.getsource(recursion), language="python"))
 
 # %% [markdown]
 # ## Where things stand
 
 # %%
-store = Store()
 rows = status(store, (profile,))
 state = pd.DataFrame(summary(rows))
 state.insert(0, "state", ["complete" if not r.pending else "pending" if not r.recorded else "under way" for r in state.itertuples()])
@@ -74,14 +113,3 @@ say(
     + cost([r for r in rows if r["status"] == "pending"])
 )
 state.drop(columns=["profile"]).round(1)
-
-# %% [markdown]
-# ## What is known so far
-
-# %%
-df = frame(store, "masked", profile)
-word, effect = report.verdict(df)
-say(
-    "| claim | claimed | measured at equal steps | seeds | verdict | shown in |\n| --- | --- | --- | --- | --- | --- |\n"
-    f"| joint refinement of two masked words lowers perplexity | −16.1 % | {percent(effect)} | {effect.n if effect else 0} | **{word}** | 02_masked |"
-)

@@ -395,7 +395,7 @@ plt.show()
 
 # %%
 pd.set_option("display.max_colwidth", None)
-report.observations(store, df)
+report.observations(store, df).drop(columns="effect")
 
 # %% [markdown]
 # ## What it means

@@ -18,7 +18,12 @@ STEPS = list(range(250, 20_001, 250))
 
 def row(arm, seed, nll, curve=None, status="recorded"):
     """A row of `tables.frame` with three articles, the last two of part B."""
-    curve = {"step": STEPS, "nll": curve if curve is not None else [nll] * len(STEPS), "noisy_nll": [nll] * len(STEPS)}
+    curve = {
+        "step": STEPS,
+        "nll": curve if curve is not None else [nll] * len(STEPS),
+        "noisy_nll": [nll] * len(STEPS),
+        "noisy_accuracy": [0.25] * len(STEPS),
+    }
     detail = {
         "by_article": {"nll": [nll + 1, nll, nll], "blanks": [10, 30, 20], "part_b": [0, 1, 1]},
         "by_pass": {"nll_b": [nll + 0.5, nll]},

@@ -1,8 +1,8 @@
 """The notebook pipeline: `python -m trmlib.build reproduce` executes the notebooks, `... pair` writes each .ipynb from its .py,
 `... medium` and `... site` publish what came of them.
 
-The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures and
-the article go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
+The percent .py is the source. It is converted, executed by papermill on this Python, and kept in `build/`; figures, article and the
+README's verdicts go where they are committed, except for another profile than the default or with --check: those stay in `build/`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from trmlib.pairs import choose, pair, parameter_names, read_source
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST = ("00_overview", "07_article")  # in this order, after the chapters: they read what the others wrote
+LEDGER = "00_overview"  # with it goes the table of verdicts in README.md
 KERNEL_ENV = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
@@ -143,6 +144,7 @@ def command(args):
     base = args.build if committed else args.build / ("check" if args.check else profile)
     figures = args.figures or (ROOT if committed else base) / "figures"
     article = args.article or (ROOT if committed else base) / "article"
+    readme = args.readme or (ROOT if committed else base) / "README.md"
     sources = choose(args.notebooks, args.chapter)
     required = {"profile": profile, "figures": str(figures.resolve())}
     parameters = parameters_for(sources, required, {"article": str(article.resolve())}, dict(args.set))
@@ -155,11 +157,19 @@ def command(args):
     if profile == "smoke" or args.train:
         trm("run", "--profile", profile)
     reproduce(sources, base, parameters, args.jobs)
+    verdicts = profile == "full" and any(py.stem == LEDGER for py in sources)
+    if verdicts:
+        from trmlib import claims  # imports torch, which only this step needs
+
+        claims.write_readme(ROOT / "README.md", readme)
     if args.check:
-        if changed := differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article"):
+        changed = differing(figures, ROOT / "figures", not args.chapter) + differing(article, ROOT / "article")
+        if verdicts and readme.read_bytes() != (ROOT / "README.md").read_bytes():
+            changed.append("README.md (its table of verdicts)")
+        if changed:
             advice = "run `make reproduce`, and remove what no notebook writes"
             raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, advice]), code=1)
-        print("a rebuild from the records gives figures/ and article/ byte for byte")
+        print(f"a rebuild from the records gives figures/{', article/ and the README' if verdicts else ' and article/'} byte for byte")
     elif profile != "smoke":
         print("still to be trained:", flush=True)
         trm("list", "--pending", "--profile", profile)
@@ -181,7 +191,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m trmlib.build", description="Execute the notebooks, or write each .ipynb from its .py.")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of the sources")
     commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("reproduce", help="execute the notebooks; rebuild figures and article")
+    p = commands.add_parser("reproduce", help="execute the notebooks; rebuild figures, article and the README's verdicts")
     group = p.add_mutually_exclusive_group()
     group.add_argument("--profile", choices=PROFILES, help="default: full; smoke trains from scratch first, in a store of its own")
     group.add_argument("--check", action="store_true", help="rebuild elsewhere and compare with figures/ and article/")
@@ -191,6 +201,7 @@ def main(argv=None):
     p.add_argument("--set", action="append", type=assignment, default=[], metavar="NAME=VALUE", help="for the notebooks that have NAME")
     p.add_argument("--figures", type=Path)
     p.add_argument("--article", type=Path)
+    p.add_argument("--readme", type=Path, help="file whose table of verdicts is rebuilt")
     p.add_argument("--build", type=lambda p: Path(p).absolute(), default=ROOT / "build", help="where executed notebooks go")
     p = commands.add_parser("pair", help="write each .ipynb from its .py")
     p.add_argument("--check", action="store_true", help="only say which differ")

@@ -121,6 +121,10 @@ def parser():
     c.add_argument("--width", type=int, default=1400, choices=(1400, 2040, 2500), help="pixels of a PNG (default: %(default)s)")
     c.add_argument("--out", default=".", help="folder (default: this one)")
 
+    c = command("claims", "the ledger: each claim of the earlier write-ups and its verdict", json=True)
+    c.add_argument("patterns", nargs="*", metavar="PATTERN", help="id, chapter or source of a claim; shell wildcards")
+    c.add_argument("--profile", default="full", choices=PROFILES)
+
     c = command("params", "parameters of every arm, counted", json=True)
     c.add_argument("--profile", default="full", choices=PROFILES)
 
@@ -225,6 +229,14 @@ def do_export(args):
 
     for path in export(args.figures, args.format, args.width, args.out):
         print(f"wrote {path}")
+
+
+def do_claims(args):
+    from trmlib import claims  # reads YAML, which what trains does without
+
+    rows, _ = claims.judged(Store(), args.profile, tuple(args.patterns))
+    text = "" if args.json else f"{table(claims.everything(rows).to_dict('records'))}\n{len(rows)} claims: {claims.tally(rows)}"
+    emit(args, claims.documents(rows), text)
 
 
 def do_params(args):

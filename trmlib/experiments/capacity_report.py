@@ -110,6 +110,8 @@ def law_verdict(df, kind="TRM", start="own"):
     if sizes < 2:
         return "open", f"{sizes} of the sizes complete; two are needed"
     if table.censored.all():
+        if table.reached.min() < CLAIMED["ratio"]:
+            return "open", f"no curve turned, but the shortest run ends at {table.reached.min():.2f} windows a parameter"
         return (
             "not reproduced",
             f"no curve of {len(table)} runs at {sizes} sizes turned, up to {table.reached.min():.1f} windows a parameter",

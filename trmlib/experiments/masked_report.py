@@ -40,14 +40,14 @@ def arms(df):
     return arm_rows(df, "masked", more)
 
 
-def unequal_steps(df, arm, rival="baseline", stop=13_750):
+def unequal_steps(df, arm, rival="baseline", stop=13_750, at=None):
     """Relative change of perplexity (fixed windows) from the rival stopped at `stop`, where the published baseline
-    stopped, to the arm at its last step: the cause restored. None before enough pairs reach so far."""
+    stopped, to the arm at step `at` (none: its last): the cause restored. None before enough pairs reach so far."""
     seeds, last, early = sorted(set(df[df.arm == arm].seed) & set(df[df.arm == rival].seed)), [], []
     for seed in seeds:
         a, b = (df[(df.arm == name) & (df.seed == seed)].record.iloc[0]["curve"] for name in (arm, rival))
-        if stop in b.get("step", ()):
-            last.append(a["nll"][-1])
+        if stop in b.get("step", ()) and at in (None, *a["step"]):
+            last.append(a["nll"][-1 if at is None else a["step"].index(at)])
             early.append(b["nll"][b["step"].index(stop)])
     return stats.paired(np.array(last), np.array(early)).relative() if len(last) >= enough(df) else None
 
@@ -80,14 +80,14 @@ def noise(df):
 
 
 def earlier_rule(df, names=("baseline", "joint")):
-    """The earlier rule on the recorded noisy curves: a row a run with the step it stops at, what it reports, and the
-    run's perplexity at its last step."""
+    """The earlier rule on the recorded noisy curves: a row a run with the step it stops at, what it reports (its best perplexity, but
+    its last accuracy), and the run's perplexity at its last step."""
     rows = []
     for r in df[df.arm.isin(names) & (df.status == "recorded")].itertuples():
         curve = r.record["curve"]
         best, stop = (int(v) for v in stats.early_stopping(np.array(curve["noisy_nll"])))
         rows.append({"arm": r.arm, "seed": r.seed, "best_step": curve["step"][best], "stop_step": curve["step"][stop],
-                     "reported_ppl": math.exp(curve["noisy_nll"][best]), "last_ppl": math.exp(curve["nll"][-1]), "ppl_b": math.exp(r.nll_b)})  # fmt: skip
+                     "reported_ppl": math.exp(curve["noisy_nll"][best]), "reported_accuracy": curve["noisy_accuracy"][stop], "last_ppl": math.exp(curve["nll"][-1]), "ppl_b": math.exp(r.nll_b)})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import arm_rows, change, complete, effect, enough, evaluation_frame
+from trmlib.compare import arm_rows, change, complete, effect, enough, evaluation_frame, scores
 from trmlib.data.sudoku import BANDS, band
 from trmlib.experiments import grid
 from trmlib.stats import Effect
@@ -28,7 +28,7 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("random starts", "TRM", "starts drawn anew or fixed"),
     ("half the examples", "TRM", "half of the examples start at noise, as in the path-independence paper"),
     ("T ± 2", "TRM", "the number of recursions drawn anew or fixed"),
-    ("N_sup ± 7", "TRM", "the number of supervision steps drawn anew or fixed"),
+    ("N_sup ± 4", "TRM", "the number of supervision steps drawn anew or fixed"),
 ]
 RULES = {
     "confidence": "the halting head's favourite", "puzzle vote": "the most frequent board", "cell vote": "the most frequent digits",
@@ -258,12 +258,12 @@ def correlations(table):
 
 
 def observations(store, df):
-    """What the write-up (004) observed, measured again: a row an observation, `measured` in words and a reading by rule; what has no
-    records reads "open"."""
+    """What the write-up (004) observed, measured again: a row an observation, `measured` in words, a reading by rule and the `effect` that it
+    rests on; what has no records reads "open"."""
     rows = []
 
-    def row(claim, measured=None, reading="open"):
-        rows.append({"observation": claim, "measured": measured or "not recorded yet", "reading": reading})
+    def row(claim, measured=None, reading="open", effect=None):
+        rows.append({"observation": claim, "measured": measured or "not recorded yet", "reading": reading, "effect": effect})
 
     def signed(e, sign, yes="seen", no="the opposite"):
         return yes if e.low * sign > 0 and e.high * sign > 0 else no if e.low * sign < 0 and e.high * sign < 0 else "inconclusive"
@@ -271,7 +271,7 @@ def observations(store, df):
     h = halting_steps(df)
     claim = f"fewer than {CLAIMED['halting']} supervision steps a puzzle in training, of {CLAIMED['halting_of']}"
     row(claim, h and f"{h[0].estimate:.1f} [{h[0].low:.1f}, {h[0].high:.1f}] of {h[2]} over the training, {h[1].estimate:.1f} at its end",
-        "open" if h is None else "seen" if h[0].high < CLAIMED["halting"] else "not seen" if h[0].low > CLAIMED["halting"] else "inconclusive")  # fmt: skip
+        "open" if h is None else "seen" if h[0].high < CLAIMED["halting"] else "not seen" if h[0].low > CLAIMED["halting"] else "inconclusive", h and h[0])  # fmt: skip
     b = budgets(store, df, "random starts")
     found = gains(b, trained_steps(df, "random starts")) if b else {}
     for claim, part in {
@@ -280,7 +280,7 @@ def observations(store, df):
         "steps pay more than starts": "rather than 4",
     }.items():
         e = next((e for name, e in found.items() if name.endswith(part) or part in name), None)
-        row(claim, e and change(e, METRIC), signed(e, 1) if e else "open")
+        row(claim, e and change(e, METRIC), signed(e, 1) if e else "open", e)
     if b:
         i, j = (
             b["steps"].index(trained_steps(df, "random starts")),
@@ -288,28 +288,66 @@ def observations(store, df):
         )
         early, late = ((b["confidence"][:, k, j] - b["one"][:, k]) for k in (i, len(b["steps"]) - 2))
         e = stats.paired(late, early)
-        row("methods converge at large budgets", f"the gain of {b['starts'][j]} starts changes by {change(e, METRIC)}", signed(e, -1))
+        row("methods converge at large budgets", f"the gain of {b['starts'][j]} starts changes by {change(e, METRIC)}", signed(e, -1), e)
     else:
         row("methods converge at large budgets")
+    found = more_of_starts(b, trained_steps(df, "random starts")) if b else dict.fromkeys(MORE_OF_STARTS)
+    for claim, e in found.items():
+        row(claim, e and change(e, METRIC), signed(e, 1) if e else "open", e)
     table = alignments(store, df, "own")
     trm = table[table.arm == "TRM"]
     e = stats.paired(trm.z.to_numpy(), trm.y.to_numpy()) if len(trm) > 1 else None
-    row("z is more path independent than y", e and f"alignment of z less that of y: {e.text()}", signed(e, 1) if e else "open")
+    row("z is more path independent than y", e and f"alignment of z less that of y: {e.text()}", signed(e, 1) if e else "open", e)
     found = correlations(table)
     e = found.get("prediction")
-    row("path independence goes with accuracy", e and f"within configurations r = {e.text(digits=2)}", signed(e, 1) if e else "open")
+    row("path independence goes with accuracy", e and f"within configurations r = {e.text(digits=2)}", signed(e, 1) if e else "open", e)
     e = effect(df, "random starts", "TRM", METRIC)
-    row("random starts lower accuracy", e and change(e, METRIC), signed(e, -1) if e else "open")
+    row("random starts lower accuracy", e and change(e, METRIC), signed(e, -1) if e else "open", e)
     other = table[table.arm == "random starts"]
     seeds = sorted(set(trm.seed) & set(other.seed))
     e = stats.paired(*(t.set_index("seed").prediction[seeds].to_numpy() for t in (other, trm))) if len(seeds) > 1 else None
-    row("random starts lower path independence", e and f"alignment of predictions: {e.text()}", signed(e, -1) if e else "open")
+    row("random starts lower path independence", e and f"alignment of predictions: {e.text()}", signed(e, -1) if e else "open", e)
     drawn = {a: effect(df, a, "TRM", METRIC) for a in dict.fromkeys(df.arm) if a.split(" ± ")[0] in ("T", "n", "N_sup") and "(" not in a}
     drawn = {a: e for a, e in drawn.items() if e}
     best = max(drawn, key=lambda a: drawn[a].estimate, default=None)
     row("of the randomised numbers, T brings the most", best and "; ".join(f"{a}: {change(e, METRIC)}" for a, e in drawn.items()),
-        "open" if len({a.split(" ± ")[0] for a in drawn}) < 3 else "inconclusive" if drawn[best].low <= 0 else "seen" if best.startswith("T ") else "not seen")  # fmt: skip
-    return pd.DataFrame(rows)
+        "open" if len({a.split(" ± ")[0] for a in drawn}) < 3 else "inconclusive" if drawn[best].low <= 0 else "seen" if best.startswith("T ") else "not seen", best and drawn[best])  # fmt: skip
+    e = wider(df, drawn)
+    row("wider ranges raise accuracy", e and f"widest less narrowest: {change(e, METRIC)}", signed(e, 1) if e else "open", e)
+    return pd.DataFrame(rows, columns=["observation", "measured", "reading", "effect"])
+
+
+MORE_OF_STARTS = (
+    "random starts lead to different answers", "confidence chooses better than a vote per cell", "more starts pay less and less",
+    "more steps pay less and less",
+)  # fmt: skip
+
+
+def more_of_starts(b, steps):
+    """{observation of MORE_OF_STARTS: Effect, positive where it is seen} at the trained number of steps, with the most starts measured there:
+    that one of them is right less than a single one is; confidence less vote; the first doubling's gain less the last's."""
+    i, one, sure = b["steps"].index(steps), b["one"], b["confidence"]
+    k = max(c for c in range(len(b["starts"])) if np.isfinite(sure[:, i, c]).all())
+    last = lambda v: stats.paired(v[:, 1] - v[:, 0], v[:, -1] - v[:, -2]) if v.shape[1] > 2 else None  # noqa: E731
+    found = (
+        stats.paired(b["any"][:, i, k], one[:, i]),
+        stats.paired(sure[:, i, k], b["cell vote"][:, i, k]),
+        last(sure[:, i, : k + 1]),
+        last(one[:, i:]),
+    )
+    return dict(zip(MORE_OF_STARTS, found, strict=True))
+
+
+def wider(df, names):
+    """Accuracy at the widest less that at the narrowest range of each number that is drawn from several, mean over the numbers: an
+    Effect paired by seed, or None before two ranges of a number are there."""
+    by_field = {}
+    for name in names:
+        by_field.setdefault(name.split(" ± ")[0], []).append(name)
+    by_field = [sorted(v, key=lambda a: int(a.split(" ± ")[1])) for v in by_field.values() if len(v) > 1]
+    gaps = [scores(df, v[-1], METRIC) - scores(df, v[0], METRIC) for v in by_field]
+    gap = pd.concat(gaps, axis=1).dropna().mean(axis=1).to_numpy() if gaps else ()
+    return stats.paired(gap, np.zeros(len(gap))) if len(gap) > 1 else None
 
 
 def answer(store, profile):

@@ -1,0 +1,412 @@
+"""The ledger: what it holds, and each rule's verdict from records made by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from trmlib import claims, cli, compare, stats
+from trmlib.claims import Finding, judge, load
+from trmlib.errors import TrmError
+from trmlib.experiments import autoregressive_report, capacity_report, masked_report, shakespeare_report, sudoku_report
+from trmlib.tables import frame
+
+EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
+ROOT = Path(__file__).parents[1]
+SOURCES, CLAIMS = load()
+LEDGER = {c.id: c for c in CLAIMS}
+STEPS = list(range(250, 20_001, 250))
+JITTER = (0.0, 0.002, -0.002, 0.001, -0.001)  # of five seeds
+
+
+def rows(experiment, profile="full", corpus=None, device="cpu", curve=None, **arms):
+    """A frame as `tables.frame` gives it: five seeds an arm, {arm: fields}; a field may be a function of the seed."""
+    corpus = corpus or {"capacity": "wiki-core", "sudoku": "sudoku-extreme"}.get(experiment, "wikitext-2")
+    out = []
+    for arm, fields in arms.items():
+        for seed in range(5):
+            f = {k: v(seed) if callable(v) else v for k, v in fields.items()}
+            record = {"profile": profile, "experiment": experiment, "digest": f"{arm}{seed}", "data": {"name": corpus}, "curve": f.pop("curve", {}),
+                      "detail": f.pop("detail", {}), "spec": f.pop("spec", {"data": {}, "train": {}, "model": {}})}  # fmt: skip
+            out.append({"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": "recorded", "device": device, "precision": "fp32", "steps": 100,
+                        "parameters": 10, "train_flops": 10, "inference_flops": 10, "serial_depth": 2, "seconds": 60.0, "nll_b": 4.0, **f, "record": record})  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def nll(mean):
+    return lambda seed: mean + JITTER[seed]
+
+
+def verdict(claim, df, profile="full"):
+    f = judge(LEDGER[claim], df, None, profile)
+    return f.verdict, f.why
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def test_every_claim_is_whole_and_every_write_up_is_there():
+    assert len(CLAIMS) >= 60 and {s for c in CLAIMS for s in c.source} == set(SOURCES)
+    assert {c.rule for c in CLAIMS} == set(claims.RULES)  # no rule without a claim either
+    assert {c.chapter for c in CLAIMS} == {chapter for _, chapters in claims.GROUPS.values() for chapter in chapters}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
+def test_what_shows_a_claim_exists(claim):
+    text = (ROOT / "notebooks" / f"{claim.shown['notebook']}.py").read_text()
+    assert any(line.lstrip("# ") == claim.shown["heading"] for line in text.splitlines() if line.startswith("# #")), "heading"
+    assert f'"{claim.shown.get("figure", "")}' in text
+
+
+GOOD = {"id": "one", "chapter": "masked", "source": ["000"], "short": "s", "statement": "t", "rule": "change", "arms": ["joint", "baseline"],
+        "args": {"metric": "nll_b"}, "value": -0.1, "unit": "%", "shown": {"notebook": "02_masked", "heading": "h"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rule": "magic"}, "^claim one: unknown rule 'magic'; known: "),
+        ({"arms": ["joint", "joint-2"]}, "^claim one: unknown run 'joint-2'; `trm list masked` names the runs of masked$"),
+        ({"arms": []}, "^claim one: rule change reads records; name its runs in `arms`$"),
+        ({"statement": None}, "^claim one: field 'statement' is missing; "),
+        ({"verdict": "reproduced"}, "^claim one: unknown field 'verdict'; known: "),
+        ({"source": ["009"]}, "^claim one: unknown source '009'; known: "),
+        ({"chapter": "poems"}, "^claim one: unknown chapter 'poems'; known: "),
+        ({"shown": {"notebook": "02_masked"}}, "^claim one: `shown` needs a notebook and a heading$"),
+    ],
+)
+def test_a_bad_ledger_is_one_line_that_names_the_claim(tmp_path, change, message):
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"sources": SOURCES, "claims": [GOOD | change]}))
+    with pytest.raises(TrmError, match=message):
+        load(tmp_path / "claims.yaml")
+
+
+def test_two_claims_of_one_id_are_refused(tmp_path):
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"sources": SOURCES, "claims": [GOOD, GOOD]}))
+    with pytest.raises(TrmError, match="^claim one: there are two"):
+        load(tmp_path / "claims.yaml")
+
+
+def test_the_ledger_and_the_reports_hold_the_same_numbers():
+    value = lambda name: LEDGER[name].value  # noqa: E731
+    c = masked_report.CLAIMED
+    assert value("masked-change") == c["change"] and value("masked-time") == c["time_ratio"]
+    assert (value("masked-baseline-perplexity"), value("masked-trm-perplexity")) == (c["baseline_ppl"], c["trm_ppl"])
+    assert (value("masked-baseline-accuracy"), value("masked-trm-accuracy")) == (c["baseline_accuracy"], c["trm_accuracy"])
+    assert (value("masked-baseline-parameters"), value("masked-trm-parameters")) == (c["baseline_parameters"], c["trm_parameters"])
+    assert (value("masked-baseline-curve"), value("masked-trm-curve")) == (c["baseline_curve"], c["trm_curve"])
+    c = shakespeare_report.CLAIMED
+    assert value("shakespeare-change") == pytest.approx(c["change"], abs=1e-5) and value("shakespeare-baseline") == c["baseline_ppl"]
+    assert all(
+        abs(v - value("autoregressive-one")) < LEDGER["autoregressive-one"].tolerance for v in autoregressive_report.CLAIMED.values()
+    )
+    assert 1 + LEDGER["autoregressive-one"].tolerance == autoregressive_report.NEAR_ONE
+    c = capacity_report.CLAIMED
+    assert (value("capacity-parameters"), value("capacity-perplexity"), value("capacity-law")) == (c["parameters"], c["ppl"], c["ratio"])
+    assert tuple(value("capacity-efficiency")) == c["efficiency"] and tuple(value("capacity-target")) == c["target"]
+    c = sudoku_report.CLAIMED
+    assert value("sudoku-longer-gain") == pytest.approx(c["longer"][1] - c["longer"][0]) and value("sudoku-halting") == c["halting"]
+    assert value("sudoku-accuracy") == pytest.approx(c["TRM"], abs=0.005)
+
+
+def test_every_observation_of_a_claim_is_a_row_of_the_report(store):
+    known = set(sudoku_report.observations(store, frame(store, "sudoku", "full")).observation)
+    assert {c.args["row"] for c in CLAIMS if c.rule == "observation"} == known
+
+
+# ---------------------------------------------------------------- pending, cut, stand-in
+
+
+def test_without_records_everything_is_open_that_is_not_counted(store):
+    found, _ = claims.judged(store)
+    for c, f in found:
+        if claims.RULES[c.rule].computed:
+            assert f.verdict in ("reproduced", "not reproduced") and f.profile == "", c.id
+        else:
+            assert (f.verdict, f.why, f.n) == ("open", "pending: all runs of the chapter", 0), c.id
+
+
+def test_a_missing_seed_makes_a_claim_open():
+    df = rows("masked", joint={"nll_b": nll(4.0)}, shared={"nll_b": nll(4.2)})
+    assert verdict("masked-separate", df) == ("reproduced", "against shared: better")
+    assert verdict("masked-separate", df[(df.arm == "joint") | (df.seed < 3)]) == ("open", "pending: shared (3 of 5 seeds)")
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if not claims.RULES[c.rule].computed], ids=lambda c: c.id)
+@pytest.mark.parametrize("said", ["not reproduced", "artefact", "reproduced", "inconclusive", "open"])
+def test_a_cut_profile_never_refutes_and_says_nothing_of_a_level(claim, said, monkeypatch):
+    rule = claims.RULES[claim.rule]
+    monkeypatch.setitem(claims.RULES, claim.rule, claims.rule(lambda *_: Finding(said, "so"), level=rule.level))
+    monkeypatch.delitem(claims.RULES, "<lambda>")
+    f = judge(claim, rows(claim.chapter, profile="cpu", **dict.fromkeys(claim.arms, {})), None, "cpu")
+    if said == "open" or (rule.level and said != "inconclusive"):
+        assert f.verdict == "open"
+    else:
+        assert f.verdict == ("reproduced" if said == "reproduced" else "inconclusive")
+    assert "profile cpu" in f.why
+
+
+def test_a_cut_refutation_and_a_stand_in_are_told():
+    better = {"TRM": {"accuracy_b": nll(0.6)}, "no deep supervision": {"accuracy_b": nll(0.3)}}
+    worse = {"TRM": {"accuracy_b": nll(0.3)}, "no deep supervision": {"accuracy_b": nll(0.6)}}
+    name = "sudoku-supervision"
+    assert verdict(name, rows("sudoku", **better)) == ("reproduced", "against no deep supervision: better")
+    word, why = verdict(name, rows("sudoku", corpus="sudoku-hard", **better))
+    assert word == "reproduced" and why.endswith("shown with sudoku-hard in place of sudoku-extreme")
+    assert verdict(name, rows("sudoku", **worse))[0] == "not reproduced"
+    word, why = verdict(name, rows("sudoku", corpus="sudoku-hard", **worse))
+    assert word == "inconclusive" and "never refutes" in why
+    word, why = verdict(name, rows("sudoku", profile="cpu", **worse), "cpu")
+    assert word == "inconclusive" and why.startswith("reads “not reproduced") and "profile cpu" in why
+    assert verdict("sudoku-accuracy", rows("sudoku", corpus="sudoku-hard", TRM={"accuracy_b": nll(0.87)}))[0] == "open"
+    assert verdict("sudoku-accuracy", rows("sudoku", TRM={"accuracy_b": nll(0.87)}))[0] == "reproduced"
+
+
+# ---------------------------------------------------------------- rules, by hand
+
+
+def test_counts_and_arithmetic():
+    found = {c.id: claims.RULES[c.rule](c) for c in CLAIMS if claims.RULES[c.rule].computed}
+    assert (found["masked-baseline-parameters"].measured, found["masked-trm-parameters"].measured) == (1_678_848, 2_075_392)
+    assert found["masked-vocabulary"].verdict == "not reproduced" and found["masked-vocabulary"].measured == 2_958_848
+    assert (found["shakespeare-parameters"].measured, found["capacity-parameters"].measured) == (108_480, 6_838_528)
+    assert found["shakespeare-same-size"].verdict == found["sudoku-quarter"].verdict == "reproduced"
+    assert found["masked-change-arithmetic"].measured == pytest.approx(-0.16103, abs=1e-5)
+    refuted = {k for k, f in found.items() if f.verdict != "reproduced"}
+    assert refuted == {"masked-vocabulary", "masked-efficiency-percent", "masked-efficiency-unit", "capacity-examples", "capacity-words", "capacity-proper"}  # fmt: skip
+
+
+def test_arithmetic_takes_nothing_but_numbers():
+    c = LEDGER["capacity-passes"]
+    with pytest.raises(TrmError, match="^claim capacity-passes: .* is no sum of numbers$"):
+        claims.arithmetic(claims.replace(c, args={"expression": "open('x')"}))
+
+
+def test_better_is_read_as_the_chapter_reads_it():
+    def df(joint, **others):
+        return rows("masked", joint={"nll_b": nll(joint)}, **{k: {"nll_b": lambda s, v=v: v + 2 * JITTER[s]} for k, v in others.items()})
+
+    assert verdict("masked-coordination", df(4.0, **{"self-only": 4.1, "random-partner": 4.1}))[0] == "reproduced"
+    word, why = verdict("masked-coordination", df(4.0, **{"self-only": 4.1, "random-partner": 4.001}))
+    assert (word, why) == ("not reproduced", "against self-only: better; against random-partner: the same within ±2 %")
+    f = judge(LEDGER["masked-passes"], df(4.1, **{"1-pass": 4.0}), None, "full")
+    assert f.verdict == "not reproduced" and f.measured == pytest.approx(math.expm1(0.1)) and f.n == 5 and f.unit == "%"
+    wide = rows("masked", joint={"nll_b": 4.0}, **{"1-pass": {"nll_b": lambda s: 4.03 + 20 * JITTER[s]}})
+    assert verdict("masked-passes", wide)[0] == "inconclusive"
+
+
+def test_change_holds_the_claimed_value():
+    def df(gain):
+        return rows("masked", joint={"accuracy_b": lambda s: 0.24 + gain + JITTER[s]}, baseline={"accuracy_b": 0.24})
+
+    assert verdict("masked-accuracy-change", df(0.013))[0] == "reproduced"
+    assert verdict("masked-accuracy-change", df(-0.01))[0] == "not reproduced"
+
+
+PUBLISHED, REACHED = math.log(96.75), math.log(81.17)
+
+
+def falling(seed, from_=6.0, at=PUBLISHED, last=REACHED):
+    values = np.interp(STEPS, [0, 13_750, 20_000], [from_, at, last]) + JITTER[seed]
+    return {"step": STEPS, "nll": values.tolist(), "noisy_nll": values.tolist(), "noisy_accuracy": [0.236] * len(STEPS)}
+
+
+def test_artefact_of_unequal_steps():
+    df = rows("masked", joint={"nll_b": nll(4.4), "curve": falling}, baseline={"nll_b": 4.4, "curve": lambda s: falling(-1 - s)})
+    assert verdict("masked-change", df) == ("artefact", "of stopping at different steps")
+    assert verdict("masked-converged", df)[0] == "not reproduced" and verdict("masked-falling", df)[0] == "reproduced"
+    assert verdict("masked-slower", df)[0] == "inconclusive"
+    late = rows("masked", joint={"curve": lambda s: falling(s, 7.0)}, baseline={"curve": lambda s: falling(-1 - s)})
+    assert verdict("masked-slower", late)[0] == "reproduced"
+    flat = rows("masked", baseline={"curve": lambda s: falling(s, 4.4, 4.4, 4.4)}, joint={"curve": lambda s: falling(s, 4, 4.4, 4.8)})
+    assert verdict("masked-converged", flat)[0] == "reproduced" and verdict("masked-falling", flat)[0] == "not reproduced"
+
+
+def test_levels_lie_where_one_more_run_would():
+    df = rows("masked", baseline={"curve": lambda s: falling(s, last=math.log(96.7))}, joint={"curve": falling})
+    assert verdict("masked-baseline-perplexity", df)[0] == verdict("masked-trm-perplexity", df)[0] == "reproduced"
+    assert verdict("masked-trm-accuracy", df)[0] == "not reproduced"  # 0.236 in every run
+    f = judge(LEDGER["masked-repeatable"], df, None, "full")
+    sd = np.std([math.exp(math.log(81.17) + j) for j in JITTER], ddof=1)
+    assert f.verdict == "reproduced" and f.measured == pytest.approx(stats.t_value(0.95, 4) * sd * math.sqrt(1.2), rel=1e-3)
+    noisy = rows("masked", **{a: {"curve": lambda s: falling(s, last=4.4 + 50 * JITTER[s])} for a in ("baseline", "joint")})
+    assert verdict("masked-repeatable", noisy)[0] == "not reproduced"
+    none = df.assign(status="failed")
+    assert verdict("masked-baseline-perplexity", none) == ("open", "fewer than two runs of baseline finished")
+
+
+def test_curve_points_by_hand():
+    at = LEDGER["masked-baseline-curve"].value
+    through = lambda seed: np.interp(STEPS, list(at), np.log(list(at.values()))) + JITTER[seed]  # noqa: E731
+    df = rows("masked", baseline={"curve": lambda s: {"step": STEPS, "noisy_nll": through(s).tolist()}})
+    f = judge(LEDGER["masked-baseline-curve"], df, None, "full")
+    assert (f.verdict, f.text) == ("reproduced", "4 of 4 points")
+    off = rows(
+        "masked", baseline={"curve": lambda s: {"step": STEPS, "noisy_nll": (through(s) + 0.1 * (np.array(STEPS) > 12_000)).tolist()}}
+    )
+    f = judge(LEDGER["masked-baseline-curve"], off, None, "full")
+    assert (f.verdict, f.text) == ("not reproduced", "3 of 4 points")
+
+
+def test_chance_is_what_identical_models_show(monkeypatch):
+    df = rows("masked", baseline={})
+    for shares, word in ((np.repeat([0.2, -0.2, 0.0], [10, 10, 80]), "not reproduced"), (np.repeat([0.2, 0.0], [4, 96]), "reproduced")):
+        monkeypatch.setattr(masked_report, "identical_models", lambda df, arm, shares=shares: {"with_stopping": shares})
+        assert verdict("masked-systematic", df)[0] == word
+
+
+def test_costs():
+    cost = {
+        "joint": {"seconds": lambda s: 220.0 + s, "inference_flops": 15},
+        "baseline": {"seconds": lambda s: 100.0 + s, "inference_flops": 10},
+    }
+    cost["joint"]["serial_depth"] = 8
+    gpu = rows("masked", device="nvidia-h200", **cost)
+    assert verdict("masked-time", gpu)[0] == "reproduced"
+    assert verdict("masked-time", rows("masked", **cost)) == ("open", "only a CPU in place of a GPU, which says nothing of this number")
+    f = judge(LEDGER["masked-inference"], gpu, None, "full")
+    assert f.verdict == "inconclusive" and f.interval == (1.5, 4.0)
+    assert verdict("masked-inference", gpu.assign(serial_depth=2))[0] == "not reproduced"  # 1 to 1.5
+    minutes = {"target": {"seconds": 60 * 40.0}, "baseline": {"seconds": 60 * 50.0}}
+    assert verdict("shakespeare-minutes", rows("shakespeare", **minutes))[0] == "reproduced"  # 45, within 5 times 10
+    assert verdict("shakespeare-minutes", rows("shakespeare", **minutes).assign(seconds=6000.0))[0] == "not reproduced"
+    df = rows("masked", baseline={"detail": {"by_article": {"blanks": [13_000, 13_792]}}})
+    assert judge(LEDGER["masked-validation-words"], df, None, "full").measured == 214_336
+    sudoku = {"curriculum": {"train_flops": 10, "accuracy_b": nll(0.8)}, "TRM": {"train_flops": 19, "accuracy_b": 0.8}}
+    assert verdict("sudoku-curriculum", rows("sudoku", **sudoku))[0] == "reproduced"
+    sudoku["curriculum"]["accuracy_b"] = nll(0.7)
+    assert verdict("sudoku-curriculum", rows("sudoku", **sudoku))[0] == "not reproduced"
+
+
+def test_shakespeare_leak_tables_and_skill(monkeypatch):
+    curve = lambda s: {"nll_split": [6.0, math.log(55.08) + 10 * JITTER[s], 4.5]}  # noqa: E731
+    df = rows("shakespeare", mask={"nll_b": nll(1.5)}, target={"nll_b": nll(0.01)}, baseline={"nll_b": 1.4, "curve": curve})
+    f = judge(LEDGER["shakespeare-change"], df, None, "full")
+    assert (f.verdict, f.why) == ("artefact", "of starting at the target") and f.measured == pytest.approx(math.expm1(0.1))
+    assert verdict("shakespeare-baseline", df) == ("artefact", "of two character tables")
+    far = rows("shakespeare", baseline={"nll_b": 1.4, "curve": lambda s: {"nll_split": [3.0 + JITTER[s], 3.2]}})
+    assert verdict("shakespeare-baseline", far)[0] == "open"
+    for start, word in ((3.0, "artefact"), (1.0, "reproduced")):
+        found = {("target", s): dict.fromkeys(("last", "zeros", "noise", "wrong"), [9.0, start + JITTER[s]]) for s in range(5)}
+        monkeypatch.setattr(compare, "evaluation_frame", lambda store, df, name, found=found: found)
+        assert verdict("shakespeare-skill", df)[0] == word
+    monkeypatch.setattr(compare, "evaluation_frame", lambda *_: {})
+    assert verdict("shakespeare-skill", df) == ("open", "the evaluation `starts` is pending")
+
+
+def test_left_to_right():
+    arms = {"baseline, no shift": 0.04, "TRM, no shift": 0.05, "baseline": 4.0, "TRM": 4.0}
+    df = lambda arms: rows("autoregressive", **{a: {"nll_b": nll(v)} for a, v in arms.items()})  # noqa: E731
+    f = judge(LEDGER["autoregressive-one"], df(arms), None, "full")
+    assert (f.verdict, f.why) == ("artefact", "of a missing shift") and f.text == "1.051 without the shift, 54.6 with it"
+    assert verdict("autoregressive-one", df(arms | {"TRM": 0.05}))[0] == "inconclusive"
+    both = lambda trm: rows("autoregressive", TRM={"nll_b": nll(trm)}, baseline={"nll_b": 4.0})  # noqa: E731
+    assert verdict("autoregressive-no-gain", both(4.0))[0] == "reproduced"
+    assert verdict("autoregressive-no-gain", both(3.9))[0] == "not reproduced"
+    assert verdict("autoregressive-no-gain", both(3.981))[0] == "inconclusive"
+    settings = {f"{a} ({s})": v for a, v in arms.items() for s in autoregressive_report.SETTINGS}
+    assert verdict("autoregressive-settings", df(settings)) == ("artefact", "of a missing shift")
+    assert verdict("autoregressive-settings", df(settings | {"TRM (dropout 0.5)": 0.05}))[0] == "inconclusive"
+    some = {a: v for a, v in settings.items() if "context 8" in a}
+    assert verdict("autoregressive-settings", df(some)) == ("open", "1 of 6 settings recorded")
+
+
+def turning(ratio, parameters, points=400, batch=32):
+    """A curve that falls up to `ratio` windows a parameter and rises after, of a model of so many parameters; to 4 windows."""
+    step = np.linspace(0, 4 * parameters / batch, points + 1)[1:]
+    seen = step * batch / parameters
+    return {"step": step.astype(int).tolist(), "nll": (6 - np.minimum(seen, ratio) + np.maximum(seen - ratio, 0)).tolist()}
+
+
+def test_capacity(monkeypatch):
+    sizes = {"TRM 0.1M": 100_000, "TRM 0.3M": 300_000}
+
+    def df(ratio):
+        of = lambda p: {"parameters": p, "curve": lambda s: turning(ratio * (1 + 4 * JITTER[s]), p)}  # noqa: E731
+        return rows("capacity", **{a: of(p) for a, p in sizes.items()})
+
+    assert verdict("capacity-law", df(1.0))[0] == verdict("capacity-zones", df(1.0))[0] == "reproduced"
+    assert verdict("capacity-law", df(9.0))[0] == verdict("capacity-zones", df(9.0))[0] == "not reproduced"
+    assert judge(LEDGER["capacity-zones"], df(9.0), None, "full").text == "0 of 5 curves turn"
+    assert verdict("capacity-law", df(2.5))[0] == "not reproduced"
+    causal = rows("capacity", **{"tuned 0.1M": {}, "causal 0.1M": {}})
+    for e, word in (
+        (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "reproduced"),
+        (stats.Effect(0.9, 0.8, 1.1, 0.1, 5, 0.95), "not reproduced"),
+    ):
+        monkeypatch.setattr(capacity_report, "efficiency", lambda df, e=e: (e, False))
+        assert verdict("capacity-efficiency", causal)[0] == word
+    assert verdict("capacity-perplexity", rows("capacity", corpus="wikitext-103", **{"leaking 0.1M": {}}))[0] == "open"
+    words = lambda ppl: rows("capacity", corpus="wikitext-2", **{"TRM WikiText-2": {"nll_b": nll(math.log(ppl))}})  # noqa: E731
+    assert verdict("capacity-target", words(80))[0] == "reproduced" and verdict("capacity-target", words(140))[0] == "not reproduced"
+
+
+def test_sudoku_observations_and_longer(monkeypatch):
+    df = rows("sudoku", **{"TRM": {"spec": {"model": {"n_sup": 16}}}, "random starts": {}})
+    e = stats.Effect(0.05, 0.04, 0.06, 0.0, 5, 0.95)
+    for reading, word in {"seen": "reproduced", "not seen": "not reproduced", "the opposite": "not reproduced", "inconclusive": "inconclusive", "open": "open"}.items():  # fmt: skip
+        row = pd.DataFrame({"observation": ["steps pay more than starts"], "measured": ["+5 points"], "reading": [reading], "effect": [e]})
+        monkeypatch.setattr(sudoku_report, "observations", lambda store, df, row=row: row)
+        f = judge(LEDGER["sudoku-steps-or-starts"], df, None, "full")
+        assert f.verdict == word and f.interval == (None if word == "open" else (0.04, 0.06))
+    for gain, word in ((0.09, "reproduced"), (0.02, "not reproduced")):
+        found = [{"steps": [8, 16, 256], "accuracy": [0.5, 0.87, 0.87 + gain + j]} for j in JITTER]
+        monkeypatch.setattr(sudoku_report, "singles", lambda *_, found=found: found)
+        assert verdict("sudoku-longer-gain", df)[0] == word
+
+
+def test_new_observations_by_hand():
+    accuracy = lambda *v: np.array([v, [x + 0.01 for x in v]])[:, None]  # noqa: E731, (seeds, steps, starts)
+    b = {"steps": [16, 32, 64], "starts": [1, 2, 4], "one": np.array([[0.5, 0.7, 0.75], [0.52, 0.72, 0.76]])}
+    b |= {"confidence": accuracy(0.5, 0.6, 0.65), "cell vote": accuracy(0.4, 0.4, 0.4), "any": accuracy(0.5, 0.7, 0.8)}
+    found = sudoku_report.more_of_starts(b, 16)
+    assert [e.estimate for e in found.values()] == pytest.approx([0.295, 0.25, 0.05, 0.155])
+    df = rows("sudoku", **{"T ± 1": {"accuracy_b": 0.5}, "T ± 2": {"accuracy_b": nll(0.6)}, "n ± 3": {"accuracy_b": 0.9}})
+    assert sudoku_report.wider(df, ["T ± 2", "T ± 1", "n ± 3"]).estimate == pytest.approx(0.1)
+    assert sudoku_report.wider(df, ["T ± 2", "n ± 3"]) is None
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def test_numbers_as_text():
+    assert [claims.number(v, u) for v, u in ((-0.161, "%"), (0.236, "share"), (2.2, "×"), ((2, 3), "×"), (223.62, "perplexity"), (None, ""))] == [
+        "−16.1 %", "23.6 %", "2.2×", "2–3×", "223.62", "–"]  # fmt: skip
+    assert claims.measured(Finding("open", measured=-0.004, interval=(-0.022, 0.014)), "%") == "−0.4 % [−2.2, +1.4]"
+    assert LEDGER["masked-converged"].claimed == "within ±2 %" and LEDGER["masked-trm-curve"].claimed == "6 points"
+
+
+def test_the_readme_table_is_between_its_markers_and_a_second_filling_changes_nothing(store):
+    found, _ = claims.judged(store)
+    text = claims.fill_readme(f"before\n{claims.START}\nold\n{claims.END}\nafter\n", found)
+    assert text.startswith(f"before\n{claims.START}\n") and text.endswith(f"{claims.END}\nafter\n") and "old" not in text
+    assert text.count("| **open** |") + text.count("| **not reproduced** |") == sum(c.headline for c in CLAIMS)
+    assert claims.fill_readme(text, found) == text
+    with pytest.raises(TrmError, match="^README.md needs the lines"):
+        claims.fill_readme("no markers", found)
+
+
+def test_the_committed_readme_has_the_markers():
+    claims.fill_readme((ROOT / "README.md").read_text(), [])
+
+
+def test_trm_claims(store, monkeypatch, capsys):
+    monkeypatch.setenv("TRM_RESULTS", str(store.root))
+    assert cli.main(["claims", "--json", "capacity-pa*", "004"]) == 0
+    found = {r["id"]: r for r in json.loads(capsys.readouterr().out)}
+    assert {"capacity-parameters", "capacity-passes", "sudoku-longer"} <= found.keys() and "masked-change" not in found
+    r = found["capacity-parameters"]
+    assert (
+        r["verdict"] == "reproduced"
+        and r["measured"]["value"] == r["claimed"]["value"] == 6_838_528
+        and r["shown"]["notebook"] == "04_capacity"
+    )
+    assert r["source"] == [{"key": "003", **SOURCES["003"]}] and found["sudoku-longer"]["verdict"] == "open"
+    assert cli.main(["claims", "masked-vocabulary"]) == 0
+    assert "2,958,848" in capsys.readouterr().out
+    assert cli.main(["claims", "nothing"]) == 2
+    assert "no claim matches 'nothing'" in capsys.readouterr().err

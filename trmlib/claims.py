@@ -1,0 +1,707 @@
+"""The ledger: claim → rule → verdict. `data/claims.yaml` holds what the earlier write-ups claim; a rule below turns records into a verdict.
+
+*Reproduced*: the interval excludes 0 and holds the claimed value. *Not reproduced*: it excludes the claim. *Artefact*: removing the cause
+gives equivalence, restoring it restores the effect. Else *inconclusive*; *open* while runs are pending. Counts and the write-ups' own
+arithmetic need no runs. Where a chapter's report has the rule, it is called, not repeated. A cut profile, or a stand-in for the corpus
+or device of the claim, can show an effect and never refutes one; it says nothing of a level.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from trmlib import compare, stats
+from trmlib.errors import TrmError
+from trmlib.experiments import autoregressive_report as autoregressive
+from trmlib.experiments import capacity_report as capacity
+from trmlib.experiments import grid, module
+from trmlib.experiments import masked_report as masked
+from trmlib.experiments import shakespeare_report as shakespeare
+from trmlib.experiments import sudoku_report as sudoku
+from trmlib.models.chunk import ChunkLM
+from trmlib.runs import REPOSITORY, Store, spec_hash, write_atomically
+from trmlib.tables import shown
+
+LEDGER = REPOSITORY / "data" / "claims.yaml"
+VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open")
+REPORTS = {"shakespeare": shakespeare, "masked": masked, "autoregressive": autoregressive, "capacity": capacity, "sudoku": sudoku}
+RULES = {}  # name → rule(claim, df, store) → Finding, or of a computed one rule(claim) → Finding
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the ledger."""
+
+    id: str
+    chapter: str  # experiment whose records decide
+    source: tuple  # keys of the ledger's sources
+    short: str  # for tables
+    statement: str  # in our words
+    rule: str  # name of a function below
+    shown: dict  # notebook, heading, and figure where there is one
+    value: object = None  # number, (low, high) or {step: number}
+    unit: str = ""
+    tolerance: float | None = None  # of the value, in its unit, unless the rule says otherwise
+    arms: tuple = ()  # runs that the rule reads, the claimed one first
+    args: dict = field(default_factory=dict)  # of the rule
+    scope: dict = field(default_factory=dict)  # corpus and kind of device that the claim is about
+    headline: bool = False  # in the README
+
+    @property
+    def claimed(self):
+        """The value as text."""
+        if isinstance(self.value, dict):
+            return f"{len(self.value)} {self.unit}"
+        if self.value == 0 and self.unit == "%":
+            return f"within ±{100 * self.tolerance:g} %"
+        return ("at most " if self.args.get("at_most") else "") + number(self.value, self.unit)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule says of a claim."""
+
+    verdict: str  # one of VERDICTS
+    why: str = ""  # the artefact's cause, what is missing, or what the verdict rests on
+    measured: float | None = None
+    interval: tuple | None = None  # (low, high)
+    n: int = 0  # seeds
+    text: str = ""  # `measured` and `interval` as text; made from them where it is empty
+    profile: str = ""  # of the records; empty where none are needed
+    unit: str | None = None  # of `measured`; None: the claim's
+
+
+def number(value, unit):
+    """A value with its unit; a share or change is a fraction."""
+    if value is None:
+        return "–"
+    if isinstance(value, (tuple, list)):
+        return f"{number(value[0], '')}–{number(value[1], unit)}"
+    text = {
+        "%": f"{100 * value:+.1f} %", "share": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points",
+        "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
+    }.get(unit, f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}".strip())  # fmt: skip
+    return text.replace("-", "−")
+
+
+def measured(finding, unit):
+    """What was measured as text, with its interval."""
+    unit = unit if finding.unit is None else finding.unit
+    if finding.text or finding.measured is None:
+        return finding.text or "–"
+    if finding.interval is None:
+        return number(finding.measured, unit)
+    if unit in ("%", "points", "share"):
+        low, high = (f"{100 * v:{'' if unit == 'share' else '+'}.1f}" for v in finding.interval)
+    else:
+        low, high = (number(v, "") for v in finding.interval)
+    return f"{number(finding.measured, unit)} [{low}, {high}]".replace("-", "−")
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def load(path=None):
+    """(sources, claims) of the ledger, checked."""
+    path = path or LEDGER
+    document = yaml.safe_load(path.read_text())
+    claims = [parsed(entry, document["sources"]) for entry in document["claims"]]
+    if twice := {c.id for c in claims if [d.id for d in claims].count(c.id) > 1}:
+        raise TrmError(f"claim {sorted(twice)[0]}: there are two of this id in {path.name}; name one of them anew")
+    return document["sources"], claims
+
+
+def parsed(entry, sources):
+    """A claim from its entry, or one line that says what is wrong with it."""
+    name = entry.get("id", "(without id)")
+    needed = ("id", "chapter", "source", "short", "statement", "rule", "shown")
+    wrong = lambda what: TrmError(f"claim {name}: {what}")  # noqa: E731
+    if missing := [k for k in needed if not entry.get(k)]:
+        raise wrong(f"field {missing[0]!r} is missing; a claim needs {', '.join(needed)}")
+    if unknown := entry.keys() - Claim.__dataclass_fields__.keys():
+        raise wrong(f"unknown field {sorted(unknown)[0]!r}; known: {', '.join(Claim.__dataclass_fields__)}")
+    if entry["chapter"] not in REPORTS:
+        raise wrong(f"unknown chapter {entry['chapter']!r}; known: {', '.join(REPORTS)}")
+    if unknown := [s for s in entry["source"] if s not in sources]:
+        raise wrong(f"unknown source {unknown[0]!r}; known: {', '.join(sources)}")
+    if entry["rule"] not in RULES:
+        raise wrong(f"unknown rule {entry['rule']!r}; known: {', '.join(RULES)}")
+    if unknown := [a for a in entry.get("arms", ()) if a not in known_arms(entry["chapter"])]:
+        raise wrong(f"unknown run {unknown[0]!r}; `trm list {entry['chapter']}` names the runs of {entry['chapter']}")
+    if not RULES[entry["rule"]].computed and not entry.get("arms"):
+        raise wrong(f"rule {entry['rule']} reads records; name its runs in `arms`")
+    if {"notebook", "heading"} - entry["shown"].keys():
+        raise wrong("`shown` needs a notebook and a heading")
+    lists = {k: tuple(entry.get(k, ())) for k in ("source", "arms")}
+    return Claim(**entry | lists)
+
+
+@cache
+def known_arms(experiment):
+    """Names of all arms of an experiment at the full profile."""
+    return frozenset(r.arm for r in module(experiment).grid("full"))
+
+
+def rule(f=None, *, computed=False, level=False):
+    """Enters a function into RULES. `computed`: it needs no records; `level`: it judges a level, of which a cut profile says nothing."""
+    if f is None:
+        return lambda f: rule(f, computed=computed, level=level)
+    f.computed, f.level = computed, level
+    RULES[f.__name__] = f
+    return f
+
+
+# ---------------------------------------------------------------- judging
+
+
+def judge(claim, df, store, profile):
+    """The Finding of one claim on the records (`tables.shown`: frame, profile) of its chapter."""
+    f = RULES[claim.rule]
+    if f.computed:
+        return f(claim)
+    if waiting := pending(df, claim.arms):
+        return Finding("open", f"pending: {waiting}")
+    if f.level and (few := [a for a in claim.arms if len(of(df, a)) < 2]):
+        return Finding("open", f"fewer than two runs of {few[0]} finished", profile=profile)
+    finding = f(claim, df, store)
+    if finding.verdict not in VERDICTS:
+        raise TrmError(f"claim {claim.id}: rule {claim.rule} says {finding.verdict!r}; expected one of {', '.join(VERDICTS)}")
+    return limited(replace(finding, profile=profile), claim, df, f.level)
+
+
+def pending(df, arms):
+    """The arms whose seeds are not all there, as text; empty where nothing is missing."""
+    if not len(df):
+        return "all runs of the chapter"
+    have = df.groupby("arm").seed.nunique()
+    return ", ".join(f"{a} ({have.get(a, 0)} of {compare.enough(df)} seeds)" for a in arms if have.get(a, 0) < compare.enough(df))
+
+
+def limits(claim, df, profile):
+    """In what the records are not what the claim is about, as text."""
+    of = df[df.arm.isin(claim.arms)]
+    found = [] if profile == "full" else [f"profile {profile}"]
+    corpora, kinds = sorted({r["data"]["name"] for r in of.record}), sorted(set(of.device))
+    if claim.scope.get("corpus") not in (None, *corpora):
+        found.append(f"{' and '.join(corpora)} in place of {claim.scope['corpus']}")
+    if "device" in claim.scope and kinds == ["cpu"]:
+        found.append("a CPU in place of a GPU")
+    return ", ".join(found)
+
+
+def limited(finding, claim, df, level):
+    """A finding on cut or stand-in records: it can show an effect, never refute, and says nothing of a level."""
+    of = limits(claim, df, finding.profile)
+    if not of or finding.verdict in ("open", "inconclusive"):
+        return replace(finding, why="; ".join(filter(None, (finding.why, of)))) if of else finding
+    if level:
+        return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number")
+    if finding.verdict == "reproduced":
+        return replace(finding, why="; ".join(filter(None, (finding.why, f"shown with {of}"))))
+    reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
+    return replace(finding, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect and never refutes")
+
+
+def judged(store, profile="full", patterns=()):
+    """[(claim, finding)] of the ledger, and the digest of all records that were read. Patterns (shell wildcards) choose claims by id,
+    chapter or source."""
+    _, claims = load()
+    for p in patterns:
+        if not any(named(c, p) for c in claims):
+            raise TrmError(f"no claim matches {p!r}; a pattern is an id, a chapter ({', '.join(REPORTS)}) or a source, with * and ?")
+    claims = [c for c in claims if not patterns or any(named(c, p) for p in patterns)]
+    frames = {chapter: shown(store, chapter, profile) for chapter in dict.fromkeys(c.chapter for c in claims)}
+    digest = spec_hash(sorted(r["digest"] for df, _ in frames.values() for r in df.record))
+    return [(c, judge(c, frames[c.chapter][0], store, frames[c.chapter][1])) for c in claims], digest
+
+
+def named(claim, pattern):
+    return any(fnmatchcase(name, pattern) for name in (claim.id, claim.chapter, *claim.source))
+
+
+# ---------------------------------------------------------------- rules without records
+
+
+@rule(computed=True)
+def parameters(claim):
+    """Parameters counted, or of two arms their ratio; args: `characters` of a Shakespeare model, `of` a number to divide by."""
+    first, *rest = (counted(claim.chapter, a, claim.args.get("characters")) for a in claim.arms)
+    value = first / (rest[0] if rest else claim.args.get("of", 1))
+    return within(value, claim, "counted")
+
+
+@cache
+def counted(experiment, arm, characters=None):
+    """Parameters of an arm at the full profile; with the number of characters given, no corpus is needed."""
+    spec = next(r.spec for r in grid("full") if r.spec.experiment == experiment and r.arm == arm)
+    with torch.device("meta"):
+        model = ChunkLM(spec.model, characters, spec.data.context, spec.data.chunk) if characters else module(experiment).build(spec)
+    return sum(p.numel() for p in model.parameters())
+
+
+@rule(computed=True)
+def arithmetic(claim):
+    """The write-up's numbers put together; args: `expression` of numbers, `at_most` if the value is a bound."""
+    text = claim.args["expression"]
+    if not re.fullmatch(r"(\d+(\.\d+)?(e\d+)?|[-+*/() ])+", text):
+        raise TrmError(f"claim {claim.id}: {text!r} is no sum of numbers")
+    value = float(eval(text, {"__builtins__": {}}))
+    if claim.args.get("at_most"):
+        return Finding("reproduced" if value <= claim.value else "not reproduced", "at most that", value)
+    return within(value, claim, text.replace("*", "×"))
+
+
+def within(value, claim, why):
+    """Computed values: reproduced within the tolerance. The last digit of a tolerance is given away to rounding."""
+    close = abs(value - claim.value) <= (claim.tolerance or 0) * (1 + 1e-9)
+    return Finding("reproduced" if close else "not reproduced", why, value)
+
+
+@rule(computed=True)
+def table_agrees(claim):
+    """Rows of the capacity write-up's own table that agree with its batch."""
+    agree = int(capacity.examples_table().agree.sum())
+    return replace(within(agree, claim, "steps × 32 against the examples stated"), text=f"{agree} of {claim.value} rows")
+
+
+@rule(computed=True)
+def quoted(claim):
+    """A number of somebody else's, against the publication."""
+    found = capacity.PUBLISHED
+    row = found[(found.corpus == claim.args["corpus"]) & (found.model == claim.args["model"])].iloc[0]
+    return within(float(row["test perplexity"]), claim, row.source)
+
+
+# ---------------------------------------------------------------- rules on records
+
+
+def from_effect(e, verdict, why="", unit=None, **more):
+    return Finding(verdict, why, e.estimate, (e.low, e.high), e.n, unit=unit, **more)
+
+
+def split(word):
+    """ "artefact (of this)" or "open, with a candidate" → verdict, why."""
+    verdict = next((v for v in VERDICTS if word.startswith(v)), "open")
+    return verdict, word[len(verdict) :].strip(" ,").removeprefix("(").removesuffix(")") if word.startswith(verdict) else word
+
+
+def level(values, claim, tolerance=0.0):
+    """A level that one run was said to have: does it lie where one more run of ours would (`interval_for_one`)? A perplexity on the scale of
+    its logarithm."""
+    log = claim.unit == "perplexity"
+    values = np.asarray(values, float)
+    found = shakespeare.interval_for_one(np.log(values) if log else values)
+    mean, low, high = (math.exp(v) for v in found) if log else (float(v) for v in found)
+    first, last = claim.value if isinstance(claim.value, (tuple, list)) else (claim.value, claim.value)
+    inside = low <= last + tolerance and high >= first - tolerance
+    return Finding("reproduced" if inside else "not reproduced", "interval: where one more run would fall", mean, (low, high), len(values))
+
+
+def of(df, arm):
+    """The runs of an arm that did not diverge."""
+    return df[(df.arm == arm) & (df.status == "recorded")]
+
+
+@rule
+def better(claim, df, store):
+    """The first arm is better than each of the others; args: `metric`. Comparisons fixed beforehand are read as the chapter reads them,
+    Holm-corrected together; others for themselves."""
+    metric, first = claim.args.get("metric", "nll_b"), claim.arms[0]
+    fixed = compare.primary(df, REPORTS[claim.chapter].PRIMARY, metric)
+    rows = []
+    for b in claim.arms[1:]:
+        row = fixed[(fixed.arm == first) & (fixed.rival == b)]
+        rows.append((row if len(row) else compare.primary(df, [(first, b, "")], metric)).iloc[0])
+    readings = [compare.reading(r) for r in rows]
+    worse = [r for r, text in zip(rows, readings, strict=True) if text.startswith("the same") or text.endswith("worse")]
+    verdict = "not reproduced" if worse else "reproduced" if all(t.endswith("better") for t in readings) else "inconclusive"
+    row = (worse or rows)[0]
+    why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' is ')}" for r, text in zip(rows, readings, strict=True))
+    return from_effect(row["effect"], verdict, why, unit="points" if compare.is_share(metric) else "%")
+
+
+@rule
+def change(claim, df, store):
+    """The claimed change from the second arm to the first; args: `metric`."""
+    e = compare.effect(df, *claim.arms, claim.args["metric"])
+    return from_effect(e, stats.verdict(e, claim.value))
+
+
+@rule
+def masked_gain(claim, df, store):
+    word, e = masked.verdict(df)
+    return Finding("open") if e is None else from_effect(e, *split(word))
+
+
+@rule
+def shakespeare_gain(claim, df, store):
+    word, e = shakespeare.verdict(df)
+    return Finding("open") if e is None else from_effect(e, *split(word))
+
+
+@rule(level=True)
+def shakespeare_tables(claim, df, store):
+    """Do two character tables make the baseline's level? With one it is far lower, with two it lies where one more run would."""
+    found = shakespeare.two_tables(df)
+    if found is None:
+        return Finding("open", "fewer than two runs finished")
+    explained = found["verdict"].startswith("explained") and found["one"] < found["low"]
+    return Finding("artefact" if explained else "open", "of two character tables" if explained else "two tables do not explain it", found["best"],
+                   (found["low"], found["high"]), len(of(df, "baseline")), text=f"{found['best']:.1f} with two tables, {found['one']:.2f} with one")  # fmt: skip
+
+
+@rule
+def skill(claim, df, store):
+    """Weights trained from the target, started elsewhere (args: `starts`): a skill of refining would beat the second arm from there, too."""
+    found = compare.evaluation_frame(store, df, "starts")
+    own, rival = claim.arms
+    seeds = [s for a, s in found if a == own]
+    if len(seeds) < compare.enough(df):
+        return Finding("open", "the evaluation `starts` is pending")
+    plain = compare.scores(df, rival).loc[seeds].to_numpy()
+    effects = {s: stats.ratio(np.array([found[own, k][s][-1] for k in seeds]), plain) for s in claim.args["starts"]}
+    best = min(effects, key=lambda s: effects[s].estimate)
+    e, told = effects[best], compare.effect(df, own, rival)
+    gone = all(v.low > math.expm1(-stats.MARGIN) for v in effects.values())
+    verdict = "artefact" if stats.artefact(gone, told) and told.high < 0 else "reproduced" if e.high < 0 else "inconclusive"
+    return from_effect(e, verdict, "of starting at the target" if verdict == "artefact" else f"the best other start is {best}", unit="%")
+
+
+@rule(level=True)
+def minutes(claim, df, store):
+    """Minutes of a training run, a tolerance (a factor) for another machine."""
+    low, high = claim.value
+    value = float(np.mean([of(df, a).seconds.mean() for a in claim.arms])) / 60
+    fits = low / claim.tolerance <= value <= high * claim.tolerance
+    return Finding(
+        "reproduced" if fits else "not reproduced",
+        f"within a factor {claim.tolerance:g} for another machine",
+        value,
+        n=len(of(df, claim.arms[0])),
+    )
+
+
+@rule(level=True)
+def as_reported(claim, df, store):
+    """What the earlier rule of stopping reports on our runs; args: `column` of `masked_report.earlier_rule`."""
+    return level(masked.earlier_rule(df, claim.arms)[claim.args["column"]], claim)
+
+
+@rule(level=True)
+def spread(claim, df, store):
+    """How far from the mean one more run would fall, in the unit of the claim: the narrowest arm decides."""
+    rows, widths = masked.earlier_rule(df, claim.arms), {}
+    for arm, g in rows.groupby("arm"):
+        mean, low, _ = shakespeare.interval_for_one(g[claim.args["column"]])
+        widths[arm] = mean - low
+    arm = min(widths, key=widths.get)
+    verdict = "reproduced" if max(widths.values()) <= claim.value else "not reproduced" if widths[arm] > claim.value else "inconclusive"
+    text = ", ".join(f"±{w:.1f} ({a})" for a, w in widths.items())
+    return Finding(verdict, "where 95 % of further runs would fall", widths[arm], n=int((rows.arm == arm).sum()), text=text)
+
+
+@rule(level=True)
+def no_chance(claim, df, store):
+    """Share of pairs of identical models that differ by the claimed change by the earlier rule; args: `change`."""
+    found = masked.identical_models(df, claim.arms[0])
+    share = float(np.mean(np.abs(found["with_stopping"]) >= claim.args["change"]))
+    why = f"identical models differ as much in {share:.0%} of the pairs"
+    return Finding("reproduced" if share < claim.tolerance else "not reproduced", why, share, n=len(of(df, claim.arms[0])))
+
+
+@rule
+def converged(claim, df, store):
+    """No change of perplexity from `step` to the end beyond the tolerance."""
+    e = masked.unequal_steps(df, claim.arms[0], claim.arms[0], claim.args["step"])
+    if e is None:
+        return Finding("open", f"no run reaches step {claim.args['step']:,}")
+    same = -claim.tolerance < e.low and e.high < claim.tolerance
+    verdict = "reproduced" if same else "not reproduced" if e.high < -claim.tolerance or e.low > claim.tolerance else "inconclusive"
+    return from_effect(e, verdict, f"change from step {claim.args['step']:,} to the last", unit="%")
+
+
+@rule
+def still_falling(claim, df, store):
+    """Perplexity falls from `step` to the end."""
+    e = masked.unequal_steps(df, claim.arms[0], claim.arms[0], claim.args["step"])
+    if e is None:
+        return Finding("open", f"no run reaches step {claim.args['step']:,}")
+    return from_effect(e, signed(e, -1), f"change from step {claim.args['step']:,} to the last", unit="%")
+
+
+@rule
+def behind(claim, df, store):
+    """The first arm's perplexity is higher at `step`."""
+    e = masked.unequal_steps(df, *claim.arms, claim.args["step"], claim.args["step"])
+    if e is None:
+        return Finding("open", f"no run reaches step {claim.args['step']:,}")
+    return from_effect(e, signed(e, 1), f"at step {claim.args['step']:,}", unit="%")
+
+
+def signed(e, sign):
+    """An effect whose direction is claimed."""
+    low, high = sorted((sign * e.low, sign * e.high))
+    return "reproduced" if low > 0 else "not reproduced" if high < 0 else "inconclusive"
+
+
+@rule(level=True)
+def curve_points(claim, df, store):
+    """Does each published point lie where one more run's noisy evaluation would at that step? The intervals hold together (Bonferroni)."""
+    rows, inside = [r["curve"] for r in of(df, claim.arms[0]).record], []
+    for step, ppl in claim.value.items():
+        if step not in rows[0]["step"]:
+            return Finding("open", f"no run reaches step {step:,}")
+        at = [c["noisy_nll"][c["step"].index(step)] for c in rows]
+        _, low, high = shakespeare.interval_for_one(at, 1 - 0.05 / len(claim.value))
+        inside.append(low <= math.log(ppl) <= high)
+    text = f"{sum(inside)} of {len(inside)} points"
+    return Finding("reproduced" if all(inside) else "not reproduced", "points that lie where one more run would", float(sum(inside)), n=len(rows), text=text, unit="")  # fmt: skip
+
+
+@rule(level=True)
+def time_ratio(claim, df, store):
+    """Time of a step of the first arm in that of the second, paired by seed."""
+    rate = {a: df[df.arm == a].set_index("seed").eval("seconds / steps") for a in claim.arms}
+    seeds = sorted(set.intersection(*(set(r.index) for r in rate.values())))
+    e = stats.ratio(*(np.log(rate[a].loc[seeds].to_numpy()) for a in claim.arms))
+    e = replace(e, **{k: 1 + getattr(e, k) for k in ("estimate", "low", "high")})
+    near = e.low - claim.tolerance <= claim.value <= e.high + claim.tolerance
+    return from_effect(e, "reproduced" if near else "not reproduced", "a step, on equal terms")
+
+
+@rule
+def inference_ratio(claim, df, store):
+    """Time of a prediction lies between the ratio of counted operations and that of blocks in series."""
+    a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
+    low, high = sorted((a.inference_flops / b.inference_flops, a.serial_depth / b.serial_depth))
+    inside = low <= claim.value <= high
+    text = f"{number(low, '×')} the operations, {number(high, '×')} the depth"
+    return Finding(
+        "inconclusive" if inside else "not reproduced", "time was not measured; it lies between the two", None, (low, high), text=text
+    )
+
+
+@rule(level=True)
+def validation_words(claim, df, store):
+    """Words of the validation text: the fixed windows cover each of them once, but for what is left over at an article's end."""
+    r = of(df, claim.arms[0]).record.iloc[0]
+    data = r["spec"]["data"]
+    words = sum(r["detail"]["by_article"]["blanks"]) / data.get("blanks", 2) * data.get("context", 16)
+    fits = abs(words / claim.value - 1) <= claim.tolerance
+    return Finding("reproduced" if fits else "not reproduced", "counted by windows of 16", words)
+
+
+@rule
+def near_one(claim, df, store):
+    word, ppl = autoregressive.verdict(df)
+    return Finding("open") if not ppl else one_or_not(*split(word), [ppl], len(of(df, "TRM")))
+
+
+@rule
+def near_one_settings(claim, df, store):
+    """As `near_one`, of every setting that was tried."""
+    rows = [r for r in autoregressive.settings(df).to_dict("records") if r["effect"] is not None]
+    if len(rows) < len(autoregressive.SETTINGS):
+        return Finding("open", f"{len(rows)} of {len(autoregressive.SETTINGS)} settings recorded")
+    near = lambda r, names: [r[a] is not None and r[a] < autoregressive.NEAR_ONE for a in names]  # noqa: E731
+    leaking, honest = (all(all(near(r, names)) if low else not any(near(r, names)) for r in rows)
+                       for names, low in ((autoregressive.UNSHIFTED, True), (("baseline", "TRM"), False)))  # fmt: skip
+    return one_or_not(*(("artefact", "of a missing shift") if leaking and honest else ("inconclusive", "")), rows, compare.enough(df))
+
+
+def one_or_not(verdict, why, rows, n):
+    without = [r[a] for r in rows for a in autoregressive.UNSHIFTED]
+    shifted = [r[a] for r in rows for a in ("baseline", "TRM")]
+    return Finding(verdict, why, max(without), None, n, text=f"{max(without):.3f} without the shift, {min(shifted):.1f} with it")
+
+
+@rule
+def no_gain(claim, df, store):
+    """The first arm is not better than the second by more than the tolerance."""
+    e = compare.effect(df, *claim.arms)
+    verdict = "reproduced" if e.low > -claim.tolerance else "not reproduced" if e.high < -claim.tolerance else "inconclusive"
+    return from_effect(e, verdict)
+
+
+@rule
+def law(claim, df, store):
+    word, why = capacity.law_verdict(df)
+    table, fit = capacity.law(df)
+    if fit:
+        e = fit[1]
+        found = {"measured": 10**e.estimate, "interval": (10**e.low, 10**e.high)}
+    else:
+        found = {"text": f"{int((~table.censored).sum())} of {len(table)} curves turn"}
+    return Finding(word, why, n=compare.enough(df), **found)
+
+
+@rule
+def forgetting(claim, df, store):
+    """Do curves turn once the bound is passed? Read off the first arm."""
+    row = next((r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own"), None)
+    if row is None:
+        return Finding("open", f"too few runs of {claim.arms[0]} finished")
+    if row["reached"] <= claim.value:
+        return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
+    verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
+    return Finding(verdict, f"curves that turn, up to {row['reached']:.1f} examples a parameter", None, None, row["seeds"],
+                   text=f"{row['turned']} of {row['seeds']} curves turn")  # fmt: skip
+
+
+@rule(level=True)
+def turned_at(claim, df, store):
+    """A run without a record: causes that give its shape are candidates, never a proof."""
+    word, tested, names = capacity.ppl_verdict(df)
+    return Finding("open", f"candidates: {', '.join(names)}" if names else f"{len(tested)} causes tested, none has its shape")
+
+
+@rule
+def efficiency(claim, df, store):
+    word, e, outside = capacity.efficiency_verdict(df)
+    if e is None:
+        return Finding("open", "the models that it is read off are pending")
+    return from_effect(e, word, "the answer lies outside the measured sizes" if outside else "")
+
+
+@rule(level=True)
+def wikitext2(claim, df, store):
+    """Perplexity of a word-level WikiText-2 model."""
+    return level(np.exp(of(df, claim.arms[0]).nll_b), claim, claim.tolerance or 0)
+
+
+@rule(level=True)
+def solved(claim, df, store):
+    """Share of puzzles solved."""
+    return level(of(df, claim.arms[0])[sudoku.METRIC], claim)
+
+
+@rule
+def observation(claim, df, store):
+    """A row of `sudoku_report.observations`; args: `row`, its name."""
+    rows = observations(store, df)
+    if claim.args["row"] not in rows.index:
+        raise TrmError(f"claim {claim.id}: the chapter's report has no observation {claim.args['row']!r}")
+    r = rows.loc[claim.args["row"]]
+    verdict = {"seen": "reproduced", "inconclusive": "inconclusive", "open": "open"}.get(r.reading, "not reproduced")
+    if verdict == "open" or r.effect is None:
+        return Finding(verdict, "its evaluation is pending" if verdict == "open" else r.measured)
+    return from_effect(r.effect, verdict, r.measured, unit="points" if "points" in r.measured else "")
+
+
+def observations(store, df):
+    return sudoku.observations(store, df).set_index("observation")
+
+
+@rule(level=True)
+def longer_gain(claim, df, store):
+    """Accuracy after the most steps less that after the trained number, from the model's own start."""
+    rows = sudoku.singles(store, df, "longer", claim.arms[0])
+    if not rows:
+        return Finding("open", "the evaluation `longer` is pending")
+    at = rows[0]["steps"].index(sudoku.trained_steps(df, claim.arms[0]))
+    e = stats.paired(*(np.array([r["accuracy"][i] for r in rows]) for i in (-1, at)))
+    return from_effect(e, stats.verdict(e, claim.value), f"after {rows[0]['steps'][-1]} steps")
+
+
+@rule
+def cheaper(claim, df, store):
+    """The first arm trains for less, by counted operations, and is no worse than the second by 2 points; args: `metric`."""
+    a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
+    saved, e = float(b.train_flops / a.train_flops), compare.effect(df, *claim.arms, claim.args["metric"])
+    near, worse = abs(saved - claim.value) <= claim.tolerance, e.high < -compare.SAME
+    verdict = "not reproduced" if worse or not near else "reproduced" if e.low > -compare.SAME else "inconclusive"
+    return Finding(verdict, f"accuracy: {compare.change(e, claim.args['metric'])}", saved, n=e.n)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def link(text, claim, folder=""):
+    """Markdown link to the heading that shows a claim; Jupyter's anchors have hyphens for spaces."""
+    return f"[{text}]({folder}{claim.shown['notebook']}.ipynb#{claim.shown['heading'].replace(' ', '-')})"
+
+
+def documents(rows):
+    """What `trm claims --json` prints: [(claim, finding)] as a list of dicts."""
+    sources, _ = load()
+    return [
+        {"id": c.id, "chapter": c.chapter, "source": [{"key": s, **sources[s]} for s in c.source], "statement": c.statement,
+         "claimed": {"value": c.value, "unit": c.unit, "tolerance": c.tolerance, "text": c.claimed},
+         "measured": {"value": f.measured, "unit": c.unit if f.unit is None else f.unit, "text": measured(f, c.unit)},
+         "interval": f.interval and list(f.interval), "n": f.n, "profile": f.profile or None, "verdict": f.verdict, "why": f.why,
+         "rule": c.rule, "runs": list(c.arms), "shown": c.shown}
+        for c, f in rows
+    ]  # fmt: skip
+
+
+GROUPS = {  # tables short enough for a phone: name → (title, chapters)
+    "claims_text": ("Text, letter by letter and left to right", ("shakespeare", "autoregressive")), "claims_masked": ("Two masked words", ("masked",)),
+    "claims_capacity": ("Capacity", ("capacity",)), "claims_sudoku": ("Sudoku", ("sudoku",)),
+}  # fmt: skip
+
+
+def table(rows):
+    """[(claim, finding)] as a frame of strings, ready for `export.save_table`."""
+    return pd.DataFrame(
+        [{"claim": c.short, "claimed": c.claimed, "measured": measured(f, c.unit), "seeds": str(f.n) if f.n else "–", "verdict": f.verdict}
+         for c, f in rows], columns=["claim", "claimed", "measured", "seeds", "verdict"],
+    )  # fmt: skip
+
+
+def everything(rows):
+    """[(claim, finding)] as a frame of strings with all that the ledger says, for a CSV."""
+    return pd.DataFrame(
+        [{"id": c.id, "source": " ".join(c.source), "statement": c.statement, "claimed": c.claimed, "measured": measured(f, c.unit),
+          "seeds": f.n, "profile": f.profile or "–", "verdict": f.verdict, "why": f.why, "shown in": f"{c.shown['notebook']}, {c.shown['heading']}"}
+         for c, f in rows]
+    )  # fmt: skip
+
+
+def linked(rows):
+    """[(claim, finding)] as a Markdown table whose verdicts link to what shows them."""
+
+    def line(c, f):
+        verdict = link(f"**{f.verdict}**", c) + (f": {f.why}" if f.why else "")
+        return f"| {c.statement} | {', '.join(c.source)} | {c.claimed} | {measured(f, c.unit)} | {f.n or '–'} | {verdict} |"
+
+    head = "| claim | source | claimed | measured | seeds | verdict |\n| --- | --- | --- | --- | --- | --- |\n"
+    return head + "\n".join(line(c, f) for c, f in rows)
+
+
+def tally(rows):
+    """How many claims have which verdict, in words: those that records decide, and those that counting does."""
+    parts = {"measured": [], "counted or computed": []}
+    for c, f in rows:
+        parts["counted or computed" if RULES[c.rule].computed else "measured"].append(f.verdict)
+    return "; ".join(f"{what}: " + ", ".join(f"{v.count(x)} {x}" for x in VERDICTS if x in v) for what, v in parts.items() if v)
+
+
+START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
+
+
+def fill_readme(text, rows):
+    """A README with the table of headline verdicts between its markers."""
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise TrmError(f"README.md needs the lines {START} and {END}, once each and in this order, around the table of verdicts")
+    before, rest = text.split(START)
+    lines = []
+    for c, f in rows:
+        if c.headline:
+            cause = f" ({f.why})" if f.verdict == "artefact" else ""
+            where = link(f"{c.shown['notebook'][:2]}, {c.shown['heading']}", c, "notebooks/")
+            lines.append(f"| {c.short} | **{f.verdict}**{cause} | {where} |")
+    head = ["| claim | verdict | where |", "| --- | --- | --- |"]
+    total = f"All {len(rows)} claims of the ledger (`trm claims`): {tally(rows)}."
+    return before + "\n".join([START, "", *head, *lines, "", total, "", END]) + rest.split(END)[1]
+
+
+def write_readme(source, target):
+    """The README at `source`, its table rebuilt from the records, to `target`."""
+    write_atomically(target, fill_readme(source.read_text(), judged(Store())[0]).encode())
