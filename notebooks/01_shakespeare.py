@@ -321,7 +321,8 @@ plt.show()
 # ## One factor at a time
 #
 # More latent updates *n*, more refinements *T*, deep supervision (a loss and an optimiser step after each of *N_sup* rounds on the same
-# batch, at equal optimiser steps), and longer chunks. The mask arm is n = 6, T = 3, one round, two characters.
+# batch, at equal optimiser steps), and longer chunks. The mask arm is n = 6, T = 3, one round, two characters. Pre-norm blocks let the
+# states grow about eightfold a refinement, so that sixteen rounds end at infinity: the arms with rounds, and *bounded*, bring *y* and *z* to unit size after each.
 
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))

@@ -18,6 +18,7 @@ VOCAB, CONTEXT, CHUNK, BATCH = 11, 6, 3, 4
 TRM = ChunkConfig(d=8, heads=2, n=2, T=2)
 CAUSAL = replace(TRM, start="shifted", encode=False, causal=True, n=0, T=1)
 ARMS = {
+    "bounded": replace(TRM, bounded=True),
     "target": replace(TRM, start="target"),
     "mask": TRM,
     "last": replace(TRM, start="last"),
@@ -89,6 +90,8 @@ def reference(model, tokens, cut=None):
             else:
                 y = both[:, -m:]
             update += 1
+        if c.bounded:
+            y, z = (s / (s.square().mean(-1, keepdim=True) + torch.finfo(s.dtype).eps).sqrt() for s in (y, z))
     y = F.layer_norm(y, (c.d,), model.norm.weight, model.norm.bias)
     return y @ (model.embedding if model.head is None else model.head).weight.T
 

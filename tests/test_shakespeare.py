@@ -16,7 +16,7 @@ from trmlib.experiments import shakespeare
 from trmlib.experiments import shakespeare_evaluations as evaluations
 from trmlib.experiments import shakespeare_report as report
 from trmlib.experiments.shakespeare import COMPUTE, Task
-from trmlib.models.chunk import slot_nll
+from trmlib.models.chunk import ChunkLM, slot_nll
 from trmlib.runs import TrainConfig
 from trmlib.train import Weights, costs, losses, rate, train
 
@@ -42,7 +42,7 @@ def test_full_scale_is_the_earlier_codes():
     runs = {r.arm: r.spec for r in shakespeare.grid("full") if r.spec.seed == 0}
     t = runs["target"].train
     assert t.steps == 5 * ((1_003_854 - 66) // 128) and (t.lr, t.weight_decay, t.clip, t.batch) == (3e-4, 0.1, 1.0, 128)
-    assert runs["mask-sup-4"].train.n_sup * runs["mask-sup-4"].train.steps == pytest.approx(t.steps, abs=4)
+    assert runs["bounded-sup-4"].train.n_sup * runs["bounded-sup-4"].train.steps == pytest.approx(t.steps, abs=4)
 
 
 def test_equal_compute_is_counted():
@@ -68,7 +68,7 @@ def test_loss_is_the_mean_over_the_chunk_or_over_every_position():
 
 
 def test_supervision_steps_carry_the_state_on():
-    task = Task(smoke("mask-sup-4", {"dropout": 0.0}))
+    task = Task(smoke("bounded-sup-4", {"dropout": 0.0}))
     torch.manual_seed(0)
     weights, (batch,) = Weights([task.model()], torch.device("cpu")), task.batches(0, 0, 1)
     _, carry = losses(task, weights, batch, None)
@@ -76,6 +76,16 @@ def test_supervision_steps_carry_the_state_on():
     logits, _ = weights.model(batch["tokens"], passes=6)
     torch.testing.assert_close(second[0], slot_nll(logits, batch["tokens"]).mean())
     assert task.passes == 12
+
+
+def test_states_stay_bounded_over_sixteen_rounds_and_overflow_without():
+    task = Task(smoke("bounded-sup-16", {"dropout": 0.0}))
+    torch.manual_seed(0)
+    model, (batch,) = task.model(), task.batches(0, 0, 1)
+    assert torch.isfinite(model(batch["tokens"], passes=48)[0]).all() and task.passes == 48
+    free = ChunkLM(replace(task.spec.model, bounded=False), len(task.text.table), task.config.context, task.config.chunk)
+    free.load_state_dict(model.state_dict())
+    assert not torch.isfinite(free(batch["tokens"], passes=48)[0]).all()
 
 
 def test_seeds_together_as_one_by_one():

@@ -42,6 +42,7 @@ FACTORS = {  # one field of the TRM changed at a time
     "gradient-update": replace(TRM, gradient="update"),
     "every-pass": replace(TRM, loss_passes="every"),
     "causal-slots": replace(TRM, causal=True),
+    "bounded": replace(TRM, bounded=True),
     "rotary": replace(TRM, positions="rotary"),
     **{f"n-{n}": replace(TRM, n=n) for n in (0, 1, 2, 12)},
     **{f"T-{T}": replace(TRM, T=T) for T in (1, 2, 6)},
@@ -77,8 +78,10 @@ def grid(profile):
     arm("calibration", CALIBRATION, 9, data=replace(data, chunk=1, noisy_batches=20), train=calibrated)
     for k in SUPERVISION:  # as many optimiser steps, on a k-th of the batches
         steps = replace(train, n_sup=k, steps=max(1, train.steps // k), eval_every=max(1, train.eval_every // k))
-        arm(f"mask-sup-{k}", TRM, 10, train=steps)
-    factors = {k: FACTORS[k] for k in ("gradient-update", "every-pass", "rotary")} if profile == "smoke" else FACTORS  # each path once
+        arm(f"bounded-sup-{k}", replace(TRM, bounded=True), 10, train=steps)  # sixteen rounds would end at infinity otherwise
+    factors = (
+        {k: FACTORS[k] for k in ("gradient-update", "every-pass", "bounded", "rotary")} if profile == "smoke" else FACTORS
+    )  # each path once
     for i, (name, model) in enumerate(factors.items()):
         arm(name, model, 11 + i)
     arm("baseline-rotary", replace(CAUSAL, positions="rotary"), 15)

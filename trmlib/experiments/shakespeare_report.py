@@ -34,7 +34,7 @@ LADDER = [  # one change at a time: (what, the TRM, its score)
 GRIDS = {  # one field at a time: field → {value: arm}
     "latent updates n": {0: "n-0", 1: "n-1", 2: "n-2", 6: "mask", 12: "n-12"},
     "refinements T": {1: "T-1", 2: "T-2", 3: "mask", 6: "T-6"},
-    "supervision steps": {1: "mask", **{k: f"mask-sup-{k}" for k in SUPERVISION}},
+    "supervision steps": {1: "bounded", **{k: f"bounded-sup-{k}" for k in SUPERVISION}},
 }
 
 

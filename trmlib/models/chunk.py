@@ -39,6 +39,7 @@ class ChunkConfig:
     causal: bool = False  # refinements run under the causal mask; else slots and context all see each other
     n: int = 6  # latent updates per answer update
     T: int = 3  # refinements (recursions), each n latent updates and one answer update
+    bounded: bool = False  # y and z are brought to unit size (RMS) after every refinement; else these blocks let them grow about eightfold
     gradient: str = "last"  # reaches all refinements, the last, or only its last latent update and the answer update
     loss_passes: str = "last"  # "last": loss after the last refinement; "every": mean over all
     everywhere: bool = False  # loss at every position of the window (start="shifted" only), else at the chunk
@@ -120,7 +121,8 @@ class ChunkLM(nn.Module):
         def refinement(state, k):
             with_grad = torch.is_grad_enabled() and (c.gradient == "all" or k == passes - 1)
             with torch.set_grad_enabled(with_grad):
-                return latent_recursion(net, x, *state, c.n, with_grad=1 if c.gradient == "update" else None)
+                state = latent_recursion(net, x, *state, c.n, with_grad=1 if c.gradient == "update" else None)
+                return tuple(F.rms_norm(s, s.shape[-1:]) for s in state) if c.bounded else state
 
         y = self.placed(self.begin(tokens, t, start), t) if carry is None else carry[0]
         z = torch.zeros_like(y) if carry is None else carry[1]
