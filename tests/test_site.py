@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from trmlib import figures, plots, results, site
+from trmlib.claims import load
 from trmlib.errors import TrmError
 from trmlib.experiments import masked_report
 from trmlib.pairs import choose, read_source
@@ -45,7 +46,10 @@ def places(tmp_path_factory):
             new_output("display_data", {"text/html": html, "text/plain": "T"}), new_output("execute_result", {"text/plain": "'<plain>'"}),
         ]),
     ]  # fmt: skip
-    second = [new_markdown_cell("# 02 · Second"), new_code_cell('plots.table(fig)\nsave_table(df, "two", figures)')]
+    second = [
+        new_markdown_cell("# 02 · Second\n\n[back](01_first.ipynb#What-is-seen), [away](09_other.ipynb#Here)"),
+        new_code_cell('plots.table(fig)\nsave_table(df, "two", figures)'),
+    ]
     (folder / "build").mkdir()
     (folder / "notebooks").mkdir()
     for stem, cells in (("01_first", first), ("02_second", second)):
@@ -68,7 +72,7 @@ def pages(places, tmp_path_factory):
 
 def test_every_link_and_picture_is_there_and_nothing_is_fetched(pages):
     ids = {name: re.findall(r'\bid="([^"]*)"', text) for name, text in pages.items() if name.endswith(".html")}
-    assert len(ids) == 9 and all(len(found) == len(set(found)) for found in ids.values())
+    assert len(ids) == 10 and all(len(found) == len(set(found)) for found in ids.values())
     for name in ids:
         for attribute, url in re.findall(r'\b(href|src)="([^"]*)"', pages[name]):
             if url.startswith("http"):
@@ -106,6 +110,14 @@ def test_the_article_has_its_equation_figure_and_table(pages):
     assert '<figure class="equation"><img src="img/equation-1.png" alt="x^2"></figure>' in text
     assert "Caption of one (5 seeds)" in text and '<div class="scroll"><table>' in text and "<p><figure" not in text
     assert '<a href="article.html" aria-current=page>Article</a>' in text
+
+
+def test_links_to_a_heading_of_a_notebook_lead_to_its_page(pages):
+    assert '<a href="01_first.html#what-is-seen">back</a>, away' in pages["02_second.html"]
+
+
+def test_claims_are_a_page_with_every_statement(pages):
+    assert pages["claims.html"].count("<tr>") == len(load()[1]) + 1 and ".ipynb" not in pages["claims.html"]
 
 
 def test_the_first_page_lists_chapters_and_figures(pages):

@@ -14,7 +14,7 @@ import mistune
 import nbformat
 from nbconvert.filters import Highlight2HTML
 
-from trmlib import compare, medium, plots, results
+from trmlib import claims, compare, medium, plots, results
 from trmlib.errors import TrmError
 from trmlib.experiments import EXPERIMENTS
 from trmlib.figures import known, note, saved_by, waiting
@@ -23,7 +23,7 @@ from trmlib.tables import shown
 
 TITLE = "When does thinking time help?"
 PAGES = {  # page → its name, in the order of the menu; the notebooks stand on the first
-    "index": "Contents", "article": "Article", "figures": "Figures", "verdicts": "Verdicts", "data": "Data", "corrections": "Corrections",
+    "index": "Contents", "article": "Article", "figures": "Figures", "claims": "Claims", "verdicts": "Verdicts", "data": "Data", "corrections": "Corrections",
     "notices": "Notices",
 }  # fmt: skip
 PAGE = """<!DOCTYPE html>
@@ -46,6 +46,11 @@ PAGE = """<!DOCTYPE html>
 """
 
 
+def anchor_of(heading):
+    """The anchor of a heading."""
+    return re.sub(r"\W+", "-", medium.plain(heading).lower()).strip("-")
+
+
 class Page(mistune.HTMLRenderer):
     """Markdown → HTML with anchors at headings, scrolling tables, and figures that name their cell. `headings` collects (level, anchor, text)."""
 
@@ -56,7 +61,7 @@ class Page(mistune.HTMLRenderer):
     def heading(self, text, level, **attrs):
         if self.output:  # what a cell says stands below the page's own headings
             return f"<h{level + 1}>{text}</h{level + 1}>\n"
-        anchor = re.sub(r"\W+", "-", medium.plain(text).lower()).strip("-")
+        anchor = anchor_of(text)
         self.headings.append((level, anchor, text))
         return f'<h{level} id="{anchor}">{text}</h{level}>\n'
 
@@ -78,7 +83,9 @@ class Page(mistune.HTMLRenderer):
         return html.escape(medium.unicode(text), False)
 
     def link(self, text, url, title=None):
-        return f'<a href="{html.escape(url)}">{text}</a>' if url.startswith(("http", "#")) else text  # a path in the repository
+        if cell := re.fullmatch(r"(?:.*/)?(\w+)\.ipynb#(.*)", url):  # a heading of a notebook, as Jupyter names it
+            url = f"{cell[1]}.html#{anchor_of(cell[2])}" if cell[1] in self.site.notebooks else ""
+        return f'<a href="{html.escape(url)}">{text}</a>' if url.startswith(("http", "#")) or ".html#" in url else text  # else a path here
 
 
 class Site:
@@ -213,6 +220,12 @@ def make(store, article, figures, build, notebooks, out):
             gallery.append(f'<h2 id="{stem}">{html.escape(title)}</h2>\n' + "".join(map(site.figure, mine)))
     site.write("figures", "Figures", "<h1>Figures</h1>\n" + "".join(gallery))
     site.write("verdicts", "How verdicts are made", site.markdown((REPOSITORY / "site" / "verdicts.md").read_text()) + verdicts(store))
+    rows, _ = claims.judged(store)
+    site.write(
+        "claims",
+        "The ledger of claims",
+        site.markdown(f"# The ledger of claims\n\n{claims.tally(rows).capitalize()}.\n\n{claims.linked(rows)}"),
+    )
     columns = results.write(store, out / "data")
     files = "".join(f'<li><a href="data/{name}">{name}</a></li>' for name in ("runs.csv", "curves.csv", "columns.md"))
     site.write("data", "Data", f"<h1>All results</h1>\n<ul>{files}</ul>\n" + site.markdown(columns.replace("# The", "## The", 1)))
