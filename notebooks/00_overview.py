@@ -115,9 +115,9 @@ display(Code(inspect.getsource(recursion), language="python"))
 # %%
 rows = status(store, (profile,))
 state = pd.DataFrame(summary(rows))
-state.insert(0, "state", ["complete" if not r.pending else "pending" if not r.recorded else "under way" for r in state.itertuples()])
 say(
     f"**{int(state.recorded.sum())} runs recorded, {int(state.pending.sum())} pending, {int(state.failed.sum())} failed** (profile {profile}). "
     + cost([r for r in rows if r["status"] == "pending"])
 )
-state.drop(columns=["profile"]).round(1)
+chapters = state.groupby("experiment", sort=False)
+chapters[["recorded", "pending", "failed"]].sum().assign(arms=chapters.size(), hours=(chapters.minutes.sum() / 60).round(1))
