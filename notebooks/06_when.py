@@ -88,7 +88,8 @@ display(pd.DataFrame(
 # ## Depth or thinking
 #
 # One block is applied to a start again and again, and reads the window anew at every pass; starts do not see one another. The models
-# are trained on some lengths k only, with 1, 2, 4 or 8 passes. Then they are given all lengths, and 0 to 16 passes. In the maps, bright is
+# are trained on some lengths k only (1, 2, 3, 4, 6 and 8, opened one after another over the first half of training; *no curriculum* asks for
+# all from the start), with 1, 2, 4 or 8 passes. Then they are given all lengths, and 0 to 16 passes. In the maps, bright is
 # solved; below the dashed line lies trained depth, above it thinking time. A predictor that can follow *h* hops solves k ≤ h, and of
 # the rest one in as many as there are chains.
 

@@ -140,7 +140,7 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert (report.advice({"hops": empty, "dial": empty, "masked": empty}).expect == "not recorded yet").all()
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 16), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 17), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)

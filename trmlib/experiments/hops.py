@@ -20,7 +20,8 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "1 pass": replace(READS, passes=1),
     "4 passes, within reach": replace(READS, passes=4),
     "2 passes, within reach": replace(READS, passes=2),
-    "8 passes, random": replace(READS, passes=8, random_passes=True),
+    "8 passes, no curriculum": READS,
+    "8 passes, random": replace(READS, random_passes=True),
     "8 passes, commits": replace(READS, state="tokens"),
     "8 passes, untied": replace(READS, tied=False),
     "8 passes, every": replace(READS, loss_passes="every"),
@@ -32,20 +33,27 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "0 passes, 4 blocks": replace(READS, passes=0, context_blocks=4),
 }
 SUPERVISED = {"2 passes × 4 supervised": 4}
-REACH = {"4 passes, within reach": 4, "2 passes, within reach": 2}  # longest trained k, where it is not the language's
+WITHIN = {k: {"trained": tuple(t for t in Hops().trained if t <= k)} for k in (2, 4)}  # never asked for more hops than there are passes
+ASKED = {  # arm → fields of its language
+    "4 passes, within reach": WITHIN[4],
+    "2 passes, within reach": WITHIN[2],
+    "8 passes, no curriculum": {"curriculum": 0.0},
+}
 
 
 def grid(profile):
     """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first. cpu and full are the same runs."""
-    data, train, models, reach = Hops(), TrainConfig(steps=2_500, batch=32, lr=1e-3, warmup=200, beta2=0.98, eval_every=125), MODELS, REACH
+    data, models, language = Hops(), MODELS, ASKED
+    train = TrainConfig(steps=2_500, batch=32, lr=1e-3, warmup=200, beta2=0.98, eval_every=125)
     if profile == "smoke":
         data, train = Hops(length=3, starts=2, trained=(1, 2)), TrainConfig(steps=40, batch=16, eval_every=20, lr=3e-3)
-        models, reach = {arm: replace(m, d=16, heads=2) for arm, m in MODELS.items()}, dict.fromkeys(REACH, 1)
+        models = {arm: replace(m, d=16, heads=2) for arm, m in MODELS.items()}
+        language = {arm: {"trained": (1,)} if "trained" in fields else fields for arm, fields in ASKED.items()}
     elif profile == "cpu":
         return []
     runs = []
     for i, (arm, model) in enumerate(models.items()):
-        asked = replace(data, trained=tuple(k for k in data.trained if k <= reach.get(arm, data.length)))
+        asked = replace(data, **language.get(arm, {}))
         own = replace(train, n_sup=SUPERVISED.get(arm, 1))
         spec = lambda s, m=model, d=asked, t=own: Spec(NAME, m, d, t, s)  # noqa: E731
         runs += [Run(spec(s), arm, profile, 1000 * (40 + i) + s) for s in SEEDS[: 2 if profile == "smoke" else None]]
