@@ -266,7 +266,8 @@ if rows:
 # ### Three ways to spend the same compute
 #
 # *Passes*: refine both blanks together, longer. *Samples*: run from K random starts, trained on the joint log-mean-exp, and score the mixture exactly. *Filling*: name one
-# blank, write it down, read again, name the other. Coordination recovered, against FLOPs a window.
+# blank, write it down, read again, name the other. Coordination recovered, against FLOPs a window. (A mixture of K products holds at
+# most log K nats of coordination, so that K samples cannot recover more, however they are trained.)
 
 # %%
 doses = [g for g in range(len(lang.groups)) if lang.groups[g] > 0]
