@@ -213,7 +213,6 @@ def test_counted_costs():
 # The optimiser
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon of its own")
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
 def test_muon_equals_torchs_on_a_matrix_and_adamw_on_the_rest(shape):
     torch.manual_seed(0)
