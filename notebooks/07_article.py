@@ -14,8 +14,8 @@
 # %% [markdown]
 # # 07 · The article
 #
-# Fills `article/template.md` with values from the records and writes `article/article.md`. A name in the template that no
-# record gives is an error, and so is a value that the template does not use.
+# Fills `article/template.md` with values from the records of all chapters and from the ledger, and writes `article/article.md` and
+# `article/article.html`. A name in the template that no record gives is an error. What has no record yet reads as pending or open.
 
 # %% tags=["parameters"]
 profile = "full"
@@ -27,12 +27,10 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from trmlib.experiments import masked_report as report
-from trmlib.export import fill
+from trmlib.article import fill, page, values
 from trmlib.runs import Store, write_atomically
-from trmlib.tables import frame
 
-values = report.article_values(frame(Store(), "masked", profile), profile)
-text = fill(Path("../article/template.md").read_text(), values)
+text = fill(Path("../article/template.md").read_text(), values(Store(), profile))
 write_atomically(Path(article) / "article.md", text.encode())
+write_atomically(Path(article) / "article.html", page(text, figures).encode())
 Markdown(text)

@@ -9,6 +9,7 @@ import torch
 
 from trmlib import bench, cli, queue, verify
 from trmlib.data import sources
+from trmlib.errors import TrmError
 from trmlib.experiments import masked, module
 from trmlib.runs import FIELDS, Store, digest, key_of
 
@@ -245,6 +246,20 @@ def test_params_counts_the_two_earlier_models(document, trm):
     assert (counts["baseline"], counts["joint"]) == (1_678_848, 2_075_392)
     assert list(counts) == list(dict.fromkeys(r.arm for r in masked.grid("full")))
     assert "1,678,848" in trm("params")[1]
+
+
+def test_params_goes_on_where_a_size_follows_from_a_missing_corpus(trm, monkeypatch):
+    def build(spec):
+        if spec.seed == 0 and spec.model == missing:
+            raise TrmError("a text is not there")
+        return torch.nn.Linear(2, 3)
+
+    missing = masked.grid("full")[0].spec.model
+    monkeypatch.setattr(masked, "build", build)
+    status, out, err = trm("params")
+    assert (status, err) == (2, "trm: not counted: a text is not there\n")
+    lines = out.splitlines()
+    assert lines[1].split()[-1] == "baseline" and lines[2].split()[-1] == "9"
 
 
 def test_data_check_of_an_empty_root(tmp_path, monkeypatch, document, trm):

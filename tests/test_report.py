@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from trmlib import compare, export, plots, stats
-from trmlib.errors import TrmError
 from trmlib.experiments import masked_report as report
 
 STEPS = list(range(250, 20_001, 250))
@@ -120,20 +119,6 @@ def test_arms_compare_with_the_baseline_of_their_own_setting():
     assert compare.rival("joint (3 blanks)") == "baseline (3 blanks)" and compare.rival("4-blocks") == "baseline"
     table = report.arms(frame(BASE, BASE)).set_index("arm")
     assert table.seeds["joint"] == 5 and table.seeds["8-passes"] == 0 and table.ppl["baseline"] == pytest.approx(math.exp(4.5))
-
-
-def test_article_values_fill_the_template_and_a_pending_claim_reads_as_open():
-    template = (export.Path(__file__).parents[1] / "article" / "template.md").read_text()
-    text = export.fill(template, report.article_values(frame(BASE, []), "full"))
-    assert "**open**" in text and "{{" not in text
-
-
-def test_fill_names_what_does_not_match():
-    assert export.fill("a {{x}} b", {"x": 3}) == "a 3 b"
-    with pytest.raises(TrmError, match="^the template names y, which no record gives$"):
-        export.fill("{{x}} {{y}}", {"x": 1})
-    with pytest.raises(TrmError, match="^the template does not use z$"):
-        export.fill("{{x}}", {"x": 1, "z": 2})
 
 
 def test_percent():

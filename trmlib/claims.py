@@ -3,7 +3,7 @@
 *Reproduced*: the interval excludes 0 and holds the claimed value. *Not reproduced*: it excludes the claim. *Artefact*: removing the cause
 gives equivalence, restoring it restores the effect. Else *inconclusive*; *open* while runs are pending. Counts and the write-ups' own
 arithmetic need no runs. Where a chapter's report has the rule, it is called, not repeated. A cut profile, or a stand-in for the corpus
-or device of the claim, can show an effect and never refutes one; it says nothing of a level.
+or device of the claim, can show an effect or an artefact's cause and never refutes; it says nothing of a level.
 """
 
 import math
@@ -197,13 +197,14 @@ def limits(claim, df, profile):
 
 
 def limited(finding, claim, df, level):
-    """A finding on cut or stand-in records: it can show an effect, never refute, and says nothing of a level."""
+    """A finding on cut or stand-in records: it can show an effect, or a cause that makes and unmakes one; it never refutes, and says
+    nothing of a level."""
     of = limits(claim, df, finding.profile)
     if not of or finding.verdict in ("open", "inconclusive"):
         return replace(finding, why="; ".join(filter(None, (finding.why, of)))) if of else finding
     if level:
         return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number")
-    if finding.verdict == "reproduced":
+    if finding.verdict in ("reproduced", "artefact"):
         return replace(finding, why="; ".join(filter(None, (finding.why, f"shown with {of}"))))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
     return replace(finding, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect and never refutes")

@@ -1,6 +1,5 @@
-"""From records to what is read outside a notebook: text filled with numbers, tables as PNG and CSV."""
+"""From records to what is read: Markdown in a notebook, effects as text, tables as PNG and CSV."""
 
-import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,23 +7,12 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from trmlib import plots
-from trmlib.errors import TrmError
 from trmlib.runs import write_atomically
 
 
 def say(text):
     """Show text with numbers from records as Markdown."""
     display(Markdown(text))
-
-
-def fill(template, values):
-    """A template with its `{{name}}`s replaced; an unknown name is an error, so is a value that nothing uses."""
-    names = set(re.findall(r"\{\{(\w+)\}\}", template))
-    if unknown := names - values.keys():
-        raise TrmError(f"the template names {', '.join(sorted(unknown))}, which no record gives")
-    if unused := values.keys() - names:
-        raise TrmError(f"the template does not use {', '.join(sorted(unused))}")
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: str(values[m[1]]), template)
 
 
 def save_table(df, name, folder, caption, alt, records, notebook):

@@ -8,9 +8,9 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from trmlib import stats
-from trmlib.compare import arm_rows, effect, enough, pairs
+from trmlib.compare import arm_rows, effect, enough
 from trmlib.experiments import grid
-from trmlib.experiments.capacity import SIZES, STARTS, TIMES
+from trmlib.experiments.capacity import SIZES, STARTS
 from trmlib.runs import spec_hash
 
 # What the write-up says (document 003 of the sources).
@@ -272,15 +272,3 @@ def under_way(store, profile):
             rows.append({"arm": r.arm, "seed": r.spec.seed, "done": meta["done"], "steps": r.spec.train.steps,
                          "step": [p["step"] for p in curve], "nll": [p["nll"] for p in curve]})  # fmt: skip
     return pd.DataFrame(rows, columns=["arm", "seed", "done", "steps", "step", "nll"])
-
-
-def article_values(df):
-    """The values that an article's template may name."""
-    word, why = law_verdict(df)
-    mismatch, _ = law_verdict(df, "leaking", "last")
-    eff, e, _ = efficiency_verdict(df)
-    return {
-        "law_verdict": word, "law_why": why, "mismatch_verdict": mismatch, "times": TIMES, "ppl_verdict": ppl_verdict(df)[0], "efficiency_verdict": eff,
-        "efficiency": "(pending)" if e is None else f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]",
-        "pairs": len(pairs(df, "tuned 0.1M", "causal 0.1M")[0]),
-    }  # fmt: skip

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import arm_rows, effect, enough, evaluation_frame, label, pairs, primary, rival
+from trmlib.compare import arm_rows, effect, enough, evaluation_frame, pairs, primary, rival
 from trmlib.experiments.masked_evaluations import BANDS
-from trmlib.export import percent
 from trmlib.tables import frame
 
 # What the write-ups say (documents 000 and 001 of the sources; curve points from 001).
@@ -140,27 +139,3 @@ def adaptive_depth(store, df, arm):
             r = e["result"]
             return {p: (np.array(r["flops"][p]) / 1e6, *(np.exp(v) for v in stats.band(np.array(r["nll_b"][p])))) for p in r["nll_b"]}
     return {}
-
-
-def article_values(df, profile):
-    """The values that the article's template names."""
-    word, e = verdict(df)
-    same = identical_models(df)
-    waiting = [f"{r.arm} against {r.rival}" for r in primary(df, PRIMARY).itertuples() if r.effect is None]
-    return {
-        "about": label(df, profile),
-        "claimed_baseline": CLAIMED["baseline_ppl"],
-        "claimed_trm": CLAIMED["trm_ppl"],
-        "claimed_change": f"{-CLAIMED['change']:.1%} less",
-        "change": percent(e) if e else "(pending)",
-        "seeds": e.n if e else 0,
-        "verdict": word,
-        "plain_depth": percent(effect(df, "4-blocks", "baseline")),
-        "restored": percent(unequal_steps(df, "joint")),
-        "restored_baseline": percent(unequal_steps(df, "baseline")),
-        "conclusion": "The difference was training time, not thinking time."
-        if word.startswith("artefact")
-        else "What that means is still open.",
-        "artefact_share": "(pending)" if same is None else f"{np.mean(np.abs(same['with_stopping']) >= -CLAIMED['change']):.0%}",
-        "open": ", ".join(waiting) or "nothing of this chapter",
-    }
