@@ -56,7 +56,7 @@ def save(fig, name, caption, alt):
 
 
 def said_of(name):
-    return {"sparse-9": "generated 9×9 puzzles of 24 to 28 givens that need no guess", "sudoku-hard": "hard 9×9 puzzles",
+    return {"easy-9": "generated 9×9 puzzles of 36 to 40 givens that need no guess", "sudoku-hard": "hard 9×9 puzzles",
             "sudoku-extreme": "Sudoku-Extreme", "easy-4": "generated 4×4 puzzles"}.get(name, name)  # fmt: skip
 
 

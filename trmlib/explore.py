@@ -71,10 +71,13 @@ def draw_thinking(puzzle, runs, step):
 
 
 def puzzles_by_difficulty(count=200):
-    """{rounds of deductions: a puzzle of that many}, generated, none of them trained on."""
-    part = sudoku.load(sudoku.SudokuConfig("sparse-9", 1, 1, count)).test
-    rounds = part.rounds().max(1).values
-    return {int(r): part.x[rounds == r][0].numpy() for r in rounds.unique()}
+    """{rounds of deductions: a puzzle of that many}, generated, none of them trained on: easy ones, and harder than any trained on."""
+    found = {}
+    for corpus in ("sparse-9", "easy-9"):
+        part = sudoku.load(sudoku.SudokuConfig(corpus, 1, 1, count)).test
+        rounds = part.rounds().max(1).values
+        found |= {int(r): part.x[rounds == r][0].numpy() for r in rounds.unique()}
+    return dict(sorted(found.items()))
 
 
 def watch_it_think(most=16, starts=2):

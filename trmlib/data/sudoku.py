@@ -28,7 +28,7 @@ from trmlib.runs import Store, write_atomically
 EVALUATION = 2025  # seed of parts A and B
 BANDS = {"0": 0, "1–10": 10, "11–50": 50, "> 50": np.inf}  # rating band → its highest rating (guesses of a solver)
 PATIENCE = 20_000  # guesses, some seconds
-VERSION = 1  # of the generator: part of the name of cached sets
+VERSION = 2  # of the generator: part of the name of cached sets; to be raised whenever it draws other puzzles
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from trmlib.data.solver import rounds
 from trmlib.models.grid import steps
 from trmlib.probe import alignment
 
-STARTS = {16: 64, 64: 16, 256: 1}  # up to so many supervision steps, so many random starts
-PUZZLES = {"budget": 64, "long": 128, "shown": 250}
+STARTS = {8: 64, 16: 16, 64: 4, 256: 1}  # up to so many supervision steps, so many random starts
+PUZZLES = {"budget": 64, "long": 64, "shown": 250}
 NOISE = (0.0, 0.1, 0.3, 1.0)  # standard deviation of what is added to y and z after every step
-NOISE_STEPS = 64
+NOISE_STEPS = 32
 FILMSTRIPS = 3  # solved boards kept as strips, and unsolved ones
 BINS = 10
 RULES = ("confidence", "cell vote", "puzzle vote", "residual", "any", "rules")
