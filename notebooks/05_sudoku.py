@@ -164,6 +164,38 @@ save(
 plt.show()
 
 # %% [markdown]
+# ### Harder than any trained on
+#
+# Chapter 06 asks its pointer language for longer chains than were trained on. The like here: puzzles that need more rounds of deduction in a row than
+# any puzzle in training (the solid line), given more steps than in training (the dashed one). The upper right corner is thinking time.
+
+# %%
+hard = report.harder(store, df)
+fig, ax = plt.subplots()
+if hard:
+    rounds, steps, accuracy, trained, gain = hard
+    image = plots.heat(accuracy.T, ax, marks=[np.searchsorted(steps, report.trained_steps(df, "TRM")) + 0.5])
+    ax.axvline(np.searchsorted(rounds, trained) + 0.5, color="white", linewidth=1.6)
+    ax.set_xticks(range(len(rounds)), rounds)
+    ax.set_yticks(range(len(steps)), steps)
+    ax.set_xlabel("rounds of deduction that a puzzle needs")
+    ax.set_ylabel("supervision steps at test time")
+    fig.colorbar(image, ax=ax, label="puzzles solved")
+else:
+    plots.pending(ax, "harder puzzles")
+save(
+    fig,
+    "sudoku_harder",
+    "Puzzles solved, by the rounds of deduction that they need and by supervision steps. Solid: the most rounds trained on. Dashed: the steps trained with.",
+    "Heat map of the share of puzzles solved over rounds of deduction needed and supervision steps at test time.",
+)
+plt.show()
+if hard:
+    say(
+        f"On puzzles that need more rounds than any trained on, {steps[-1]} steps against the trained {report.trained_steps(df, 'TRM')}: {gain.text(100, 'points', 1)}."
+    )
+
+# %% [markdown]
 # ## Try again
 #
 # Many random starts, one answer to be chosen. Five ways to choose, and the ceiling: is any of them right? (A puzzle has one solution, so an exact check

@@ -102,6 +102,33 @@ def test_longer_thinking_and_stopping_when_sure(scripted):
     assert found["spent"] == [1, 2, 4, 4, 4, 4, 4]
 
 
+def test_harder_puzzles_are_told_apart_by_rounds(scripted, monkeypatch):
+    task, _ = scripted
+    task.spec = SimpleNamespace(data=SimpleNamespace(corpus="easy-4"))
+    monkeypatch.setattr(evaluations, "HARDER", {"easy-4": "easy-4"})
+    monkeypatch.setattr(evaluations, "HARDER_PUZZLES", 12)
+    beyond = sudoku.load(sudoku.SudokuConfig("easy-4", 1, 1, 12)).test
+    needed = torch.cat([p.rounds().max(1).values for p in (task.puzzles.test[:12], beyond)])
+    model = Scripted(torch.cat([task.puzzles.test.y[:12], beyond.y]).long())
+    model.start = lambda b, generator: (torch.zeros(1, b, 1), 4.0 * needed[None, :, None])  # a puzzle of r rounds takes 4 r steps
+    found = evaluations.harder(task, model)
+    assert found["steps"] == [1, 2, 4, 8, 16, 32, 64] and found["trained"] == int(task.puzzles.train.rounds().max())
+    assert found["rounds"] == sorted(set(needed.tolist())) and sum(found["puzzles"]) == 24
+    assert found["accuracy"] == [[float(s >= 4 * r) for s in found["steps"]] for r in found["rounds"]]
+
+
+def test_harder_puzzles_and_more_steps_over_seeds(monkeypatch):
+    cells = lambda gain: [[0.9, 0.9, 0.9], [0.5, 0.6, 0.6 + gain], [0.1, 0.2, 0.2 + gain]]  # noqa: E731, rounds 3, 5, 6 by steps
+    rows = [{"steps": [4, 8, 16], "rounds": [3, 5, 6], "puzzles": [9, 3, 1], "trained": 3, "accuracy": cells(g)} for g in (0.1, 0.2)]
+    monkeypatch.setattr(report, "singles", lambda *_: rows)
+    monkeypatch.setattr(report, "trained_steps", lambda *_: 8)
+    rounds, steps, accuracy, trained, gain = report.harder(None, None)
+    assert (rounds.tolist(), steps.tolist(), trained) == ([3, 5, 6], [4, 8, 16], 3)
+    assert accuracy[2] == pytest.approx([0.1, 0.2, 0.35]) and gain.estimate == pytest.approx(0.15) and gain.n == 2
+    monkeypatch.setattr(report, "singles", lambda *_: [])
+    assert report.harder(None, None) is None
+
+
 def test_noise_reaches_both_states(scripted):
     task, model = scripted
     found = evaluations.noise(task, model)

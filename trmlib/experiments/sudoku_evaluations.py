@@ -14,6 +14,8 @@ from trmlib.probe import alignment
 
 STARTS = {8: 64, 16: 16, 64: 4, 256: 1}  # up to so many supervision steps, so many random starts
 PUZZLES = {"budget": 64, "long": 64, "shown": 250}
+HARDER = {"easy-9": "sparse-9"}  # corpus trained on → one that needs more deductions in a row
+HARDER_PUZZLES, HARDER_STEPS = 160, 64
 NOISE = (0.0, 0.1, 0.3, 1.0)  # standard deviation of what is added to y and z after every step
 NOISE_STEPS = 32
 FILMSTRIPS = 3  # solved boards kept as strips, and unsolved ones
@@ -134,6 +136,24 @@ def noise(task, model):
     return found
 
 
+@torch.no_grad()
+def harder(task, model):
+    """Accuracy by the rounds of deduction that a puzzle needs, on puzzles that need more than any trained on, too: {"steps", "rounds",
+    "puzzles": how many there are of each, "trained": most rounds of a puzzle trained on, "accuracy": rows of rounds, columns of steps}."""
+    beyond = sudoku.load(sudoku.SudokuConfig(HARDER[task.spec.data.corpus], 1, 1, HARDER_PUZZLES)).test
+    parts = [task.puzzles.test[slice(HARDER_PUZZLES)], beyond]
+    x, y = (torch.cat([getattr(p, k) for p in parts]).to(task.device).long() for k in ("x", "y"))
+    needed = torch.cat([p.rounds().max(1).values for p in parts])
+    most = min(HARDER_STEPS, max(restarts(task.config)))
+    at, generator = counts(most), torch.Generator(task.device).manual_seed(0)
+    right = [(logits.argmax(-1) == y).all(-1).cpu() for logits, _, _ in steps(model, x, most, model.start(len(x), generator=generator))]
+    rounds = needed.unique().tolist()
+    return {
+        "steps": at, "rounds": rounds, "puzzles": [int((needed == r).sum()) for r in rounds], "trained": int(task.puzzles.train.rounds().max()),
+        "accuracy": [[right[s - 1][needed == r].float().mean().item() for s in at] for r in rounds],
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------- what a step does
 
 
@@ -209,7 +229,7 @@ def alignments(task, model):
     return {form: dict(zip(("y", "z", "prediction"), alignment(solve, own=form == "own"), strict=True)) for form in ("other", "own")}
 
 
-SINGLE = {"budget": budget, "longer": longer, "noise": noise, "thinking": thinking, "alignment": alignments}  # of one run
+SINGLE = {"budget": budget, "longer": longer, "harder": harder, "noise": noise, "thinking": thinking, "alignment": alignments}  # of one run
 GROUPED = {}
 GROUP_SEEDS = ()
 MAIN = ("TRM", "random starts", "TRM 9×9", "random starts 9×9")
@@ -217,7 +237,8 @@ MAIN = ("TRM", "random starts", "TRM 9×9", "random starts 9×9")
 
 def wanted(arm, spec):
     """Names of the evaluations that an arm wants."""
-    return list(SINGLE) if arm in MAIN else ["alignment", "thinking"]
+    names = list(SINGLE) if arm in MAIN else ["alignment", "thinking"]
+    return [n for n in names if n != "harder" or spec.data.corpus in HARDER]
 
 
 def load_model(task, tensors):

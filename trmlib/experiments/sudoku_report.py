@@ -143,6 +143,20 @@ def longer(store, df, names):
     return {arm: (np.array(rows[0]["steps"]), *interval(np.array([r["accuracy"] for r in rows]))) for arm, rows in found.items() if rows}
 
 
+def harder(store, df, arm="TRM"):
+    """By rounds of deduction needed: (rounds, steps, accuracy (rounds, steps) over seeds, most rounds trained on, Effect of the most steps
+    over the trained number on puzzles that need more rounds than any trained on). None before all seeds."""
+    rows = singles(store, df, "harder", arm)
+    if not rows:
+        return None
+    first, cube = rows[0], np.array([r["accuracy"] for r in rows])  # (seeds, rounds, steps)
+    rounds, steps, weight = (np.array(first[k]) for k in ("rounds", "steps", "puzzles"))
+    beyond = rounds > first["trained"]
+    accuracy = np.average(cube[:, beyond], axis=1, weights=weight[beyond])  # (seeds, steps)
+    trained = accuracy[:, steps <= trained_steps(df, arm)][:, -1]
+    return rounds, steps, cube.mean(0), first["trained"], stats.paired(accuracy[:, -1], trained)
+
+
 def noise(store, df, arm):
     """{"σ = …": (steps, mean, low, high)}: accuracy with noise added between steps."""
     rows = singles(store, df, "noise", arm)
