@@ -36,8 +36,8 @@ test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild
 	$(BUILD) reproduce --check --jobs $(JOBS)
 	@echo "== all passed"
 
-test-browser: site ## the site in headless Chromium; no part of `make test`, for pip cannot bring a browser
-	$(PY) -m pytest tests/browser_site.py
+test-browser: site ## site and notebooks in headless Chromium; no part of `make test`, for pip cannot bring a browser
+	$(PY) -m pytest tests/browser_site.py tests/browser_lab.py
 
 lint: .venv/.ready ## ruff
 	$(PY) -m ruff check .
@@ -46,7 +46,7 @@ pairs: .venv/.ready ## write each notebook's .ipynb from its .py
 	$(BUILD) pair
 
 lab: .venv/.ready ## JupyterLab on the notebooks
-	$(PY) -m jupyter lab notebooks
+	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_overview.ipynb
 
 clean: ## remove build/ and caches of tools; never records, weights or data
 	rm -rf build dist .pytest_cache .ruff_cache trmlib.egg-info

@@ -62,7 +62,7 @@ def test_a_wrong_template_gets_one_line():
 
 
 def test_numbers_read_as_words_and_shares():
-    assert [article.share(v) for v in (0.954, None, float("nan"))] == ["95%", article.PENDING, article.PENDING]
+    assert [article.share(v) for v in (0.954, None, float("nan"))] == ["95 %", article.PENDING, article.PENDING]
     assert [article.perplexity(v) for v in (1.0123, 83.4, None)] == ["1.01", "83", article.PENDING]
 
 

@@ -98,7 +98,7 @@ def claim(c, f):
 
 
 def share(v):
-    return PENDING if v is None or not math.isfinite(v) else f"{v:.0%}"
+    return PENDING if v is None or not math.isfinite(v) else f"{100 * v:.0f} %"
 
 
 def perplexity(v):
@@ -128,7 +128,7 @@ def masked(df):
     claimed, (word, e), same = masked_report.CLAIMED, masked_report.verdict(df), masked_report.identical_models(df)
     alike = None if same is None else np.mean(np.abs(same["with_stopping"]) >= -claimed["change"])
     return SimpleNamespace(
-        claimed_baseline=claimed["baseline_ppl"], claimed_trm=claimed["trm_ppl"], claimed_change=f"{-claimed['change']:.1%} less",
+        claimed_baseline=claimed["baseline_ppl"], claimed_trm=claimed["trm_ppl"], claimed_change=f"{-100 * claimed['change']:.1f} % less",
         change=change(df, "joint", "baseline"), seeds=e.n if e else 0, artefact=word.startswith("artefact"), plain_depth=change(df, "4-blocks", "baseline"),
         one_pass=change(df, "joint", "1-pass"), random_partner=change(df, "random-partner", "joint"),
         restored=said(masked_report.unequal_steps(df, "joint")), restored_baseline=said(masked_report.unequal_steps(df, "baseline")), alike=share(alike),
