@@ -198,14 +198,8 @@ plt.show()
 # The same grid of learning rates for both models, on seeds of their own, scored on part A.
 
 # %%
-found = compare.tuning(df, ("baseline", "TRM"), autoregressive.RATES)
 fig, ax = plt.subplots()
-if found:
-    plots.lines(found, ax, "learning rate", "perplexity, part A")
-    ax.set_xscale("log")
-    plots.plain_log(ax)
-else:
-    plots.pending(ax, "learning rates")
+plots.tuning(compare.tuning(df, ("baseline", "TRM"), autoregressive.RATES), ax)
 save(
     fig,
     "autoregressive_tuning",

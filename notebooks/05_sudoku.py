@@ -149,9 +149,7 @@ fig, ax = plt.subplots()
 if long:
     plots.band_lines(long, ax, "supervision steps at test time")
     ax.axvline(report.trained_steps(df, "TRM"), color="#444444", linestyle=":")
-    ax.set_xscale("log", base=2)
-    ticks = next(iter(long.values()))[0]
-    ax.set_xticks(ticks, ticks)
+    plots.doubling(ax, next(iter(long.values()))[0])
     ax.set_ylabel("puzzles solved")
 else:
     plots.pending(ax, "longer thinking")
@@ -210,8 +208,7 @@ for ax, arm in zip(axes, ("random starts", "TRM"), strict=True):
         continue
     b = report.budgets(store, df, arm)
     plots.lines({report.RULES[r]: v for r, v in report.best_of(b, report.trained_steps(df, arm)).items()}, ax, "starts k", "puzzles solved")
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(b["starts"], b["starts"], fontsize=8)
+    plots.doubling(ax, b["starts"], fontsize=8)
     ax.set_title(f"trained with {'random' if arm == 'random starts' else 'fixed'} starts", fontsize=10)
     ax.legend(fontsize=7) if ax is axes[0] else ax.legend().remove()
 save(
@@ -265,9 +262,7 @@ pushed = report.noise(store, df, "TRM")
 fig, ax = plt.subplots()
 if pushed:
     plots.band_lines(pushed, ax, "supervision steps at test time")
-    ax.set_xscale("log", base=2)
-    ticks = next(iter(pushed.values()))[0]
-    ax.set_xticks(ticks, ticks)
+    plots.doubling(ax, next(iter(pushed.values()))[0])
     ax.set_ylabel("puzzles solved")
 else:
     plots.pending(ax, "noise between steps")

@@ -179,6 +179,23 @@ def plain_log(ax, which="y", ticks=(1, 1.2, 1.5, 2, 3, 5, 7)):
     return ax
 
 
+def doubling(ax, ticks, names=None, **text):
+    """An x axis on which each doubling is as wide as the last, with a tick at each of `ticks`."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, ticks if names is None else names, **text)
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ax
+
+
+def tuning(found, ax):
+    """Perplexity against the learning rate, a line a model (`compare.tuning`)."""
+    if not found:
+        return pending(ax, "learning rates")
+    lines(found, ax, "learning rate", "perplexity, part A")
+    ax.set_xscale("log")
+    return plain_log(ax)
+
+
 def labels(ax, x, y, texts, fontsize=8):
     """Labels of points, right above each, moved up until none lies on another; with a hair line to their point where they moved."""
     ax.figure.canvas.draw()  # the layout decides where points lie
