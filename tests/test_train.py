@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+from trmlib import experiments
 from trmlib.errors import TrmError
+from trmlib.experiments import module
 from trmlib.experiments.masked import Task
 from trmlib.runs import Spec, Store, TrainConfig, key_of
-from trmlib.train import PRECISIONS, Weights, costs, step, train
+from trmlib.train import PRECISIONS, Weights, compiled_loss, costs, step, train
 
 NUMBERS = ("metrics", "detail", "curve", "status", "steps", "train_flops", "inference_flops", "parameters", "serial_depth")
 FAST = {"passes": 1, "refine_blocks": 1, "context_blocks": 1}
@@ -461,3 +464,25 @@ def test_the_joint_model_memorises_eight_windows(store):
     (record,) = train(task, [run.spec], store)
     losses = record["curve"]["train_loss"]
     assert losses[0] > 1 and losses[-1] < 0.1
+
+
+@pytest.mark.parametrize("experiment, arm", [("shakespeare", "mask"), ("sudoku", "TRM")])
+def test_a_loss_compiled_for_a_gpu_is_the_same_loss(experiment, arm, monkeypatch):
+    """Traced here without code of its own; on the first call a loop's length is a number, on later ones it must not become a symbol."""
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (experiment,))
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, **how: compile(f, backend="eager", **how))
+    run = next(r for r in module(experiment).grid("smoke") if r.arm == arm)
+    task = module(experiment).Task(run.spec)
+    model, batches = task.model().train(), task.batches(0, 0, 3)
+    fast, gpu = compiled_loss(task, SimpleNamespace(type="cuda"), "yes"), []
+    assert compiled_loss(task, torch.device("cpu"), "yes") is task
+    for loss in (fast.loss, task.loss):
+        carry, values = None, []
+        torch.manual_seed(0)  # of the dropout
+        for batch in batches:
+            value, new = loss(model, batch, carry)
+            carry = new if getattr(task, "persists", False) else None
+            values.append(value.item())
+        gpu.append(values)
+    assert gpu[0] == pytest.approx(gpu[1], abs=1e-5)

@@ -229,10 +229,11 @@ def train(
 
 
 def compiled_loss(task, device, how):
-    """The task, or on a GPU one with the same loss compiled. Untried: no GPU was at hand when this was written."""
+    """The task, or on a GPU one with the same loss compiled. Untried there, for no GPU was at hand; a test traces it on a CPU."""
     if how == "no" or device.type != "cuda":
         return task
-    fast = torch.compile(task.loss, mode="reduce-overhead" if how == "graphs" else "default")
+    torch._dynamo.config.recompile_limit = 64  # n and T may be drawn anew at each step: a graph for each pair
+    fast = torch.compile(task.loss, mode="reduce-overhead" if how == "graphs" else "default", dynamic=False)  # loops must know their length
 
     def loss(net, batch, carry):
         if how == "graphs":  # the next replay writes over what this one returns
