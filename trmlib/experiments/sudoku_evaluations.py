@@ -13,9 +13,9 @@ from trmlib.models.grid import steps
 from trmlib.probe import alignment
 
 STARTS = {8: 64, 16: 16, 64: 4, 256: 1}  # up to so many supervision steps, so many random starts
-PUZZLES = {"budget": 64, "long": 64, "shown": 250}
+PUZZLES = {"budget": 32, "long": 40, "shown": 250}
 HARDER = {"easy-9": "sparse-9"}  # corpus trained on → one that needs more deductions in a row
-HARDER_PUZZLES, HARDER_STEPS = 160, 64
+HARDER_PUZZLES, HARDER_STEPS = 80, 64  # of each corpus
 NOISE = (0.0, 0.1, 0.3, 1.0)  # standard deviation of what is added to y and z after every step
 NOISE_STEPS = 32
 FILMSTRIPS = 3  # solved boards kept as strips, and unsolved ones
