@@ -181,6 +181,13 @@ def test_stride_restart_order_and_cut_text():
     assert tokens.window_count(t, TokensConfig(context=3, chunk=1, tokens=10)) == 7
 
 
+def test_fixed_windows_can_be_spread_out():
+    every, some = (tokens.fixed_windows(text(23), TokensConfig(context=3, chunk=2, test_stride=s)).tokens for s in (0, 6))
+    assert (some == every[::3]).all() and len(some) == 4
+    with pytest.raises(TrmError, match="^test_stride=1 must be 0 or at least chunk=2: no token is to be scored twice$"):
+        TokensConfig(context=3, chunk=2, test_stride=1)
+
+
 def test_fixed_windows_predict_every_token_once():
     fixed = tokens.fixed_windows(text(23), TokensConfig(context=3, chunk=2))
     assert fixed.tokens[:, -2:].ravel().tolist() == list(range(3, 23))

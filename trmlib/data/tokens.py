@@ -47,6 +47,7 @@ class TokensConfig:
     restart: int = 0  # steps after which the order begins again, as after a resume that reseeds; 0 for never
     unused_rows: int = 0  # embedding rows that no token ever names
     curve_windows: int = 1024  # fixed windows of part A scored during training
+    test_stride: int = 0  # tokens from the start of one fixed window to the next; 0 for `chunk`: each token is predicted once
 
     def __post_init__(self):
         if self.tokeniser not in KINDS:
@@ -55,6 +56,8 @@ class TokensConfig:
             raise TrmError(f"order {self.order!r} is unknown; choose one of {', '.join(ORDERS)}")
         if not 1 <= self.chunk <= self.context or self.stride < 1:
             raise TrmError(f"chunk={self.chunk} must lie in 1 … context={self.context} and stride={self.stride} must be ≥ 1")
+        if self.test_stride and self.test_stride < self.chunk:
+            raise TrmError(f"test_stride={self.test_stride} must be 0 or at least chunk={self.chunk}: no token is to be scored twice")
 
 
 @dataclass(frozen=True)
@@ -327,7 +330,7 @@ def fixed_windows(tokens, config, seed=2025):
     n, width = len(tokens.ids), config.context + config.chunk
     if n < width:
         raise TrmError(f"a text of {n:,} tokens is too short for windows of {config.context} + {config.chunk}")
-    starts = np.arange(0, n - width + 1, config.chunk)
+    starts = np.arange(0, n - width + 1, config.test_stride or config.chunk)
     article = np.maximum(np.searchsorted(tokens.articles, starts + config.context, "right") - 1, 0)
     part_b = np.zeros(len(tokens.articles), bool)
     part_b[np.random.default_rng(seed).permutation(len(part_b))[len(part_b) // 2 :]] = True

@@ -205,8 +205,8 @@ class Task:
         return {"nll": nll.mean(), "accuracy": hit.mean(), **others}
 
     def final(self, model):
-        """Scores on every window of the validation text, which predict all its tokens but the first `context` once; figures are
-        read from part B. Bits per byte are None where a target is the vocabulary's <UNK>, of which nobody knows the bytes."""
+        """Scores on the fixed windows of the validation text, which predict all its tokens but the first `context` once, or with a
+        `test_stride` some of them; figures are read from part B. Bits per byte are None where a target is the vocabulary's <UNK>, of which nobody knows the bytes."""
         nll, hit = score_chunks(model, self.tokens, every_pass=True)
         parts, metrics = {"a": ~self.in_b, "b": self.in_b, "all": np.ones_like(self.in_b)}, {}
         targets = self.fixed.tokens[:, -self.config.chunk :]
