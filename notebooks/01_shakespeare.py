@@ -140,7 +140,7 @@ split = (
 fig, ax = plt.subplots()
 if bands:
     plots.band_lines(bands | split, ax, "training steps")
-    plots.plain_log(ax)
+    plots.plain_log(ax, ticks=(1, 2, 5))
     for value, name in ((claimed["baseline_ppl"], "baseline, as published"), (claimed["trm_ppl"], "TRM, as published")):
         ax.axhline(value, color="#444444", linestyle="--", linewidth=1)
         ax.text(ax.get_xlim()[1], value, name, ha="right", va="bottom", fontsize=9)

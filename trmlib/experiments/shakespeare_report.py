@@ -161,9 +161,9 @@ def write(store, df, arm, prompt, length=240, temperature=0.8, top_k=0):
     if not rows:
         return f"no weights of {arm} in the cache; `trm run shakespeare/{arm}` trains it"
     spec = next(r.spec for r in grid(rows[0].record["profile"]) if r.spec.hash == rows[0].record["hash"])
-    task = Task(spec)
     try:
+        task = Task(spec)
         model = evaluations.load_model(task, weights(store.weights(rows[0].key)))
         return evaluations.sample(task, model, prompt, length, temperature, top_k)
-    except TrmError as e:  # a prompt that this corpus cannot spell, a model that cannot write
+    except TrmError as e:  # no corpus at hand, a prompt that it cannot spell, a model that cannot write
         return str(e)
