@@ -121,11 +121,11 @@ def board(digits, ax, puzzle, target=None, confidence=None, title=""):
     n = int(len(digits) ** 0.5)
     height, width = {4: (2, 2), 6: (2, 3), 9: (3, 3)}[n]
     sure = np.where(np.asarray(puzzle) > 0, np.nan, 1.0 if confidence is None else confidence)
-    ax.imshow(np.reshape(sure, (n, n)), vmin=0, vmax=1.6, cmap="Blues")
+    ax.imshow(np.reshape(sure, (n, n)), vmin=0, vmax=2.5, cmap="Blues")
     ax.grid(False)
     for i, d in enumerate(digits):
         given, wrong = puzzle[i] > 0, target is not None and d != target[i]
-        colour = "black" if given else COLOURS[1] if wrong else COLOURS[0]
+        colour = "black" if given else COLOURS[1] if wrong else "#08306b"  # dark on light blue
         if d:
             ax.text(
                 i % n, i // n, str(d), ha="center", va="center", color=colour, fontsize=8, weight="bold" if given or wrong else "normal"

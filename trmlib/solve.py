@@ -8,7 +8,7 @@ import torch
 from trmlib import checkpoints
 from trmlib.data import sudoku
 from trmlib.errors import TrmError
-from trmlib.models.grid import steps
+from trmlib.models.grid import log_softmax, steps
 
 CHECKPOINT = "sudoku"  # of 9×9 boards
 
@@ -34,7 +34,7 @@ def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT, start=None):
     found = []
     states = model.start(1, noise=None if start is None else True, generator=torch.Generator().manual_seed(start or 0))
     for logits, halting, _ in steps(model, board, n_sup, states):
-        p = logits[0, :, 1 : model.digits + 1].softmax(-1).max(-1)
+        p = log_softmax(logits[0, :, 1 : model.digits + 1], model.config.loss).exp().max(-1)
         digits = p.indices + 1
         legal = bool(sudoku.valid(digits) & sudoku.keeps_givens(digits, board[0]))
         found.append({"digits": digits.tolist(), "confidence": p.values.tolist(), "sure": halting.sigmoid().item(), "legal": legal})
