@@ -15,7 +15,7 @@ from trmlib.errors import TrmError
 from trmlib.experiments import sudoku as experiment
 from trmlib.experiments import sudoku_evaluations as evaluations
 from trmlib.experiments import sudoku_report as report
-from trmlib.models.grid import GridConfig
+from trmlib.models.grid import GridConfig, log_softmax
 from trmlib.runs import Store, write_atomically
 
 EXPERIMENTS = ("sudoku",)
@@ -296,6 +296,7 @@ def test_solve_goes_pass_by_pass_as_the_model_does(kept, capsys):
     for step in found:
         logits, halting, states = kept(board, states)
         assert step["digits"] == (logits[0, :, 1:5].argmax(-1) + 1).tolist() and step["sure"] == pytest.approx(halting.sigmoid().item())
+        assert step["confidence"] == pytest.approx(log_softmax(logits[0, :, 1:5], "stablemax").exp().max(-1).values.tolist(), abs=1e-3)
     assert cli.main(["solve", PUZZLE, "--steps", "2"]) == 1
     text = capsys.readouterr().out
     assert "step 1 of 2: " in text and "% sure" in text and "not solved; the solution is" in text

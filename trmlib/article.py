@@ -114,12 +114,12 @@ def change(df, arm, rival):
 
 
 def shakespeare(store, df):
-    first, last = (shakespeare_report.ladder(df).iloc[i] for i in (0, -1))
+    leaking, honest = (shakespeare_report.ladder(df).iloc[i] for i in (1, -1))  # both with one table of characters
     others = shakespeare_report.other_starts(store, df)
     of = others[(others.arm == "target") & (others.start != "target")]
     best = of.ppl.min() if len(of) else None
     return SimpleNamespace(
-        leaking=perplexity(first.trm), honest=perplexity(last.trm), baseline=perplexity(last.baseline), change=change(df, "mask", "baseline"),
+        leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=change(df, "mask", "baseline"),
         recursion=change(df, "mask", "parallel"), other_start=perplexity(best), done=len(df) > 0,
     )  # fmt: skip
 
@@ -154,15 +154,12 @@ def autoregressive(df):
 
 def sudoku(store, df, profile):
     accuracy = {a: df[(df.arm == a) & (df.status == "recorded")].accuracy_b.mean() if compare.complete(df, a) else None for a in ("TRM", "random starts")} if len(df) else {}  # fmt: skip
-    halting = sudoku_report.halting_steps(df) if len(df) else None
-    found = sudoku_report.longer(store, df, ["TRM"]) if len(df) else {}
-    steps, mean = found["TRM"][:2] if "TRM" in found else ((), ())
-    trained = sudoku_report.trained_steps(df, "TRM") if accuracy.get("TRM") is not None else None
+    steps, gain = sudoku_report.longer_gain(store, df) if len(df) else (None, None)
+    hard = sudoku_report.harder(store, df) if len(df) else None
+    points = lambda e: when_report.points(e) if e else PENDING  # noqa: E731
     return SimpleNamespace(
-        accuracy=share(accuracy.get("TRM")), starts=share(accuracy.get("random starts")), trained=trained or PENDING,
-        longer=share(mean[-1]) if len(mean) else PENDING, longer_steps=f"{steps[-1]}" if len(steps) else PENDING,
-        halting=f"{halting[0].estimate:.1f}" if halting else PENDING, halting_late=f"{halting[1].estimate:.1f}" if halting else PENDING,
-        halting_of=halting[2] if halting else PENDING, done=accuracy.get("TRM") is not None, full=profile == "full",
+        accuracy=share(accuracy.get("TRM")), starts=share(accuracy.get("random starts")), gain=points(gain), settled=gain is not None and gain.high < compare.SAME, longer_steps=steps, harder=points(hard and hard[-1]),
+        trained=sudoku_report.trained_steps(df, "TRM") if accuracy.get("TRM") is not None else 0, done=accuracy.get("TRM") is not None, full=profile == "full",
     )  # fmt: skip
 
 

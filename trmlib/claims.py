@@ -603,12 +603,10 @@ def observations(store, df):
 @rule(level=True)
 def longer_gain(claim, df, store):
     """Accuracy after the most steps less that after the trained number, from the model's own start."""
-    rows = sudoku.singles(store, df, "longer", claim.arms[0])
-    if not rows:
+    steps, e = sudoku.longer_gain(store, df, claim.arms[0])
+    if e is None:
         return Finding("open", "the evaluation `longer` is pending")
-    at = rows[0]["steps"].index(sudoku.trained_steps(df, claim.arms[0]))
-    e = stats.paired(*(np.array([r["accuracy"][i] for r in rows]) for i in (-1, at)))
-    return from_effect(e, stats.verdict(e, claim.value), f"after {rows[0]['steps'][-1]} steps")
+    return from_effect(e, stats.verdict(e, claim.value), f"after {steps} steps")
 
 
 @rule

@@ -143,6 +143,15 @@ def longer(store, df, names):
     return {arm: (np.array(rows[0]["steps"]), *interval(np.array([r["accuracy"] for r in rows]))) for arm, rows in found.items() if rows}
 
 
+def longer_gain(store, df, arm="TRM"):
+    """(most steps, Effect of them over the trained number) from an arm's own start; (None, None) before all seeds."""
+    rows = singles(store, df, "longer", arm)
+    if not rows:
+        return None, None
+    at = rows[0]["steps"].index(trained_steps(df, arm))
+    return rows[0]["steps"][-1], stats.paired(*(np.array([r["accuracy"][i] for r in rows]) for i in (-1, at)))
+
+
 def harder(store, df, arm="TRM"):
     """By rounds of deduction needed: (rounds, steps, accuracy (rounds, steps) over seeds, rounds that 99 in 100 puzzles trained on
     stay within, Effect of the most steps over the trained number on puzzles that need more). None before all seeds."""
