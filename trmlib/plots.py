@@ -151,12 +151,13 @@ def lines(series, ax, xlabel="", ylabel=""):
     return ax
 
 
-def ways(found, ax):
-    """Nats recovered against MFLOP, with intervals: {way: [(arm, FLOPs, mean, low, high)]}. The points of "filling" are models, no series."""
+def ways(found, ax, unit=1e6):
+    """What was reached against compute in MFLOP (or another `unit`), with intervals: {way: [(arm, FLOPs, mean, low, high)]}. The points of
+    "filling" are models, no series."""
     for i, (way, points) in enumerate(found.items()):
         flops, mean, low, high = np.array([p[1:] for p in points], float).T
         line = "" if way == "filling" else "-"
-        ax.errorbar(flops / 1e6, mean, [mean - low, high - mean], marker=MARKERS[i], color=COLOURS[i], label=way, linestyle=line)
+        ax.errorbar(flops / unit, mean, [mean - low, high - mean], marker=MARKERS[i], color=COLOURS[i], label=way, linestyle=line)
     return ax
 
 
