@@ -70,14 +70,3 @@ def more_passes(store, df):
     for (arm, _), result in sorted(evaluation_frame(store, df, "passes").items()):
         found.setdefault(arm, []).append(result["nll_b"])
     return {arm: (np.arange(len(v[0])), *(np.exp(b) for b in stats.band(np.array(v)))) for arm, v in found.items() if len(v) >= enough(df)}
-
-
-def answer(store, profile):
-    """This task's place in the answer of chapter 06: no slot needs another that is not there yet (coordination 0)."""
-    from trmlib.tables import shown
-
-    df, _ = shown(store, "autoregressive", profile)
-    e = effect(df, "TRM", "baseline")
-    return (
-        [] if e is None else [{"task": "left to right", "depth": 1, "coordination": 0.0, "gain": -e.estimate, "evidence": f"{e.n} seeds"}]
-    )

@@ -373,12 +373,9 @@ def wider(df, names):
     return stats.paired(gap, np.zeros(len(gap))) if len(gap) > 1 else None
 
 
-def answer(store, profile):
+def answer(store, df):
     """This task's place in the answer of chapter 06: its depth is the rounds of deductions that its puzzles need; a puzzle has one
     solution, so its blanks share nothing that the givens leave open (coordination 0)."""
-    from trmlib.tables import shown
-
-    df, _ = shown(store, "sudoku", profile)
     found, rounds = by_step(df, ["TRM"]).get("TRM"), difficulty(store, df, "TRM") if len(df) else ()
     if not found or not len(rounds):
         return []
