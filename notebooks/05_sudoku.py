@@ -357,7 +357,7 @@ rated.round(3)
 # %% [markdown]
 # ### Filmstrips
 #
-# A puzzle that the first seed solved, and one that it did not. Black: given. Blue ground: confidence. Orange: wrong.
+# The solved puzzle that took most steps, and one that was not solved. Black: given. Blue ground: confidence. Orange: wrong.
 
 # %%
 kept = report.strips(store, df, "TRM")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,3 +74,9 @@ def test_the_page_shows_a_figure_with_its_caption_and_alt_text():
     assert "<p><figure>" not in text and "<title>A *title*</title>" in text
     with pytest.raises(TrmError, match="unknown figure"):
         article.page("![x](../figures/nothing.png)", ROOT / "figures")
+
+
+def test_what_was_measured_is_said_once():
+    c = SimpleNamespace(claimed="–", unit="points", short="x")
+    f = article.claims.Finding("inconclusive", "+1.0 points [−5.0, +7.0]; profile cpu", 0.01, (-0.05, 0.07), 5)
+    assert (article.claim(c, f).measured, article.claim(c, f).why) == ("+1.0 points [−5.0, +7.0]", "profile cpu")

@@ -129,6 +129,13 @@ def test_harder_puzzles_and_more_steps_over_seeds(monkeypatch):
     assert report.harder(None, None) is None
 
 
+def test_the_slowest_solved_board_comes_first(monkeypatch):
+    strip = lambda name, *digits: {"name": name, "solved": digits[-1] == "b", "target": "b", "digits": list(digits)}  # noqa: E731
+    seeds = [[strip("fast", "b", "b", "b"), strip("never", "a", "a", "a")], [strip("slow", "a", "a", "b"), strip("middle", "a", "b", "b")]]
+    monkeypatch.setattr(report, "singles", lambda *_: [{"strips": s} for s in seeds])
+    assert [s["name"] for s in report.strips(None, None, "TRM")] == ["slow", "middle", "fast", "never"]
+
+
 def test_noise_reaches_both_states(scripted):
     task, model = scripted
     found = evaluations.noise(task, model)

@@ -85,12 +85,13 @@ def values(store, profile="full"):
 
 
 def claim(c, f):
-    """A claim of the ledger as the template sees it."""
+    """A claim of the ledger as the template sees it; what was measured is said once."""
+    measured = claims.measured(f, c.unit)
     return SimpleNamespace(
         claimed=c.claimed,
-        measured=claims.measured(f, c.unit),
+        measured=measured,
         verdict=f.verdict,
-        why=f.why,
+        why=f.why.removeprefix(measured).removeprefix("; "),
         seeds=f.n,
         open=f.verdict == "open",
         short=c.short,

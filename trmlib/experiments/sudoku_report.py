@@ -240,9 +240,14 @@ def by_rating(df, arm):
 
 
 def strips(store, df, arm):
-    """Filmstrips of the lowest seed that has them."""
-    rows = singles(store, df, "thinking", arm)
-    return rows[0]["strips"] if rows else []
+    """Filmstrips of all seeds: the solved boards first, of these the ones that took longest."""
+
+    def steps(strip):
+        return strip["digits"].index(strip["target"]) if strip["solved"] and strip["target"] in strip["digits"] else -1
+
+    return sorted(
+        (s for r in singles(store, df, "thinking", arm) for s in r["strips"]), key=lambda s: (s["solved"], steps(s)), reverse=True
+    )
 
 
 # ---------------------------------------------------------------- path independence
