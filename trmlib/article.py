@@ -154,13 +154,12 @@ def autoregressive(df):
 
 
 def sudoku(store, df, profile):
-    accuracy = {a: df[(df.arm == a) & (df.status == "recorded")].accuracy_b.mean() if compare.complete(df, a) else None for a in ("TRM", "random starts")} if len(df) else {}  # fmt: skip
-    steps, gain = sudoku_report.longer_gain(store, df) if len(df) else (None, None)
-    hard = sudoku_report.harder(store, df) if len(df) else None
+    accuracy = lambda arm: share(compare.scores(df, arm, sudoku_report.METRIC).mean()) if compare.complete(df, arm) else PENDING  # noqa: E731
     points = lambda e: when_report.points(e) if e else PENDING  # noqa: E731
+    (steps, gain), hard, done = sudoku_report.longer_gain(store, df), sudoku_report.harder(store, df), compare.complete(df, "TRM")
     return SimpleNamespace(
-        accuracy=share(accuracy.get("TRM")), starts=share(accuracy.get("random starts")), gain=points(gain), settled=gain is not None and gain.high < compare.SAME, longer_steps=steps, harder=points(hard and hard[-1]),
-        trained=sudoku_report.trained_steps(df, "TRM") if accuracy.get("TRM") is not None else 0, done=accuracy.get("TRM") is not None, full=profile == "full",
+        accuracy=accuracy("TRM"), starts=accuracy("random starts"), gain=points(gain), settled=gain is not None and gain.high < compare.SAME,
+        longer_steps=steps, harder=points(hard and hard[-1]), trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, full=profile == "full",
     )  # fmt: skip
 
 
