@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Code, display
 
-from trmlib import claims, plots, recursion
+from trmlib import claims, plots, recursion, site
 from trmlib.export import save_table, say
 from trmlib.runs import Store, write_atomically
 from trmlib.tables import cost, status, summary
@@ -99,7 +99,7 @@ say("\n".join(f"- {key}: *{s['title']}*{', ' + s['address'] if s['address'] else
 #   (the scale of the earlier write-ups). A cut profile can show an effect; it never refutes a claim.
 # - **Seeds are paired.** Seed *s* sees the same data in the same order in every arm, so that an arm is compared with its rival
 #   seed by seed; intervals are 95 % *t* intervals of those differences.
-# - Words for results follow rules that were fixed beforehand: *reproduced* means that the interval excludes zero and holds
+# - Words for results follow rules: *reproduced* means that the interval excludes zero and holds
 #   the claimed value; *not reproduced* that it excludes the claim; *the same* that the 90 % interval lies within ±2 %.
 #
 # ## The idea, in code
@@ -121,3 +121,19 @@ say(
 )
 chapters = state.groupby("experiment", sort=False)
 chapters[["recorded", "pending", "failed"]].sum().assign(arms=chapters.size(), hours=(chapters.minutes.sum() / 60).round(1))
+
+# %% [markdown]
+# ## What was learned
+#
+# By rule, from the ledger and from the comparisons that every chapter fixed beforehand; what is pending stays open. When thinking time helps is
+# chapter 06's to say; to try it yourself, chapter 08.
+
+# %%
+headlines = {v: [c.short for c, f in ledger if c.headline and f.verdict == v] for v in claims.VERDICTS}
+say("\n".join(f"- **{verdict}**: {'; '.join(short)}." for verdict, short in headlines.items() if short))
+
+# %%
+for chapter, about, table in site.primaries(store, profile):
+    settled = table[table.reading != "pending"]
+    found = "; ".join(f"{r.comparison} ({r.change}): **{r.reading}**" for r in settled.itertuples())
+    say(f"- *{chapter}* ({about}): {len(settled)} of {len(table)} comparisons. {found or 'All are pending.'}")

@@ -144,6 +144,9 @@ if bands:
     for value, name in ((claimed["baseline_ppl"], "baseline, as published"), (claimed["trm_ppl"], "TRM, as published")):
         ax.axhline(value, color="#444444", linestyle="--", linewidth=1)
         ax.text(ax.get_xlim()[1], value, name, ha="right", va="bottom", fontsize=9)
+    for name, nats in (report.references(store, df) or {}).items():
+        ax.axhline(math.exp(nats), color="#999999", linestyle=":", linewidth=1)
+        ax.text(0, math.exp(nats), f"counting: {name}", va="bottom", fontsize=9)
     ax.set_ylabel("perplexity a character, fixed windows")
     ax.legend(fontsize=9)
 else:
@@ -246,8 +249,15 @@ if len(done):
 # is the smallest true difference that this many seeds would find four times in five.
 
 # %%
-first = compare.primary(df, report.PRIMARY)
-compare.comparison_table(first)
+counted, unlearnt = report.references(store, df), report.unlearnt(store, df)
+first = compare.primary(df, report.PRIMARY, unlearnt=unlearnt)
+display(compare.comparison_table(first))
+if counted:
+    say(
+        f"For scale: knowing how often each character comes reaches {counted['unigram']:.2f} nats on these targets, knowing it after each character "
+        f"{counted['bigram']:.2f}. "
+        + (f"Not half way there: {', '.join(unlearnt)}. Two such arms are not compared." if unlearnt else "Every arm is past half way.")
+    )
 
 # %% [markdown]
 # ## Equal tuning
@@ -264,6 +274,7 @@ save(
     "Two lines of perplexity against the learning rate.",
 )
 plt.show()
+say(compare.best_rates(df, ("baseline", "mask"), shakespeare.RATES))
 
 # %% [markdown]
 # ## Equal compute
@@ -372,11 +383,12 @@ for arm in (a for a in ("target", "mask") if a in found):
         display(report.strip_cells(strip))
 
 # %% [markdown]
-# To sample more, name an arm. It needs the arm's weights in `data/cache/`, which `trm run` leaves there.
+# To sample more, change the prompt: every model writes whose weights are here, in `data/checkpoints/` or, after `trm run`, in `data/cache/`.
 
 # %%
-arm, prompt, temperature, top_k, length = "mask", "ROMEO:\n", 0.8, 0, 240
-print(report.write(store, df, arm, prompt, length, temperature, top_k))
+prompt, temperature, top_k, length = "ROMEO:\n", 0.8, 0, 240
+written = [report.write(store, df, arm, prompt, length, temperature, top_k) for arm in shakespeare.MODELS]
+print(*filter(None, written), sep="\n\n")
 
 # %% [markdown]
 # ## What it means
@@ -384,4 +396,4 @@ print(report.write(store, df, arm, prompt, length, temperature, top_k))
 # The list is made by rule from the comparisons above; what is pending stays open.
 
 # %%
-say(compare.findings(first))
+say(compare.findings(first, profile))

@@ -404,4 +404,4 @@ compare.comparison_table(report.lower_precision(store))
 # The list is made by rule from the comparisons above; what is pending stays open.
 
 # %%
-say(compare.findings(first))
+say(compare.findings(first, profile))

@@ -14,8 +14,9 @@
 # %% [markdown]
 # # 08 · Explorers
 #
-# Small trained models and the records of this report, to play with. Nothing trains. Each section shows first what the records hold; the
-# controls below it work in JupyterLab (`make lab`), over the models kept in `data/checkpoints/`.
+# Small trained models and the records of this report, to play with. Nothing trains. Each section shows what the records hold, as a picture and
+# as pictures to step through, which work anywhere; the controls below them need JupyterLab (`make lab`) and the models kept in
+# `data/checkpoints/`.
 
 # %% tags=["parameters"]
 profile = "full"
@@ -23,19 +24,19 @@ figures = "../figures"
 
 # %%
 import matplotlib.pyplot as plt
+import pandas as pd
 
-from trmlib import checkpoints, compare, explore, plots
+from trmlib import budget, checkpoints, compare, explore, plots
 from trmlib.experiments import sudoku_report
 from trmlib.experiments.masked_evaluations import SENTENCES
 from trmlib.export import say
 from trmlib.runs import Store
-from trmlib.tables import frame, records_digest, shown
+from trmlib.tables import records_digest, shown
 
 plots.style()
 store = Store()
-masked = frame(store, "masked", profile)
+masked = shown(store, "masked", profile)
 puzzles, _ = shown(store, "sudoku", profile)
-frames = {name: shown(store, name, profile)[0] for name in ("masked", "shakespeare", "autoregressive", "sudoku")}
 kept = set(checkpoints.names())
 
 
@@ -43,8 +44,11 @@ def missing(*names):
     say(f"The controls need the kept models {', '.join(names)}; `trm keep RUN NAME` keeps one.")
 
 
-def save(fig, name, caption, alt, df):
-    return plots.save(fig, name, figures, f"{caption} ({compare.label(df, profile)})", alt, records_digest(df), "08_explorers")
+def save(fig, name, caption, alt, used):
+    """`used`: what is shown, {chapter: (records, profile)}."""
+    about = "; ".join(f"{chapter}: {compare.label(*of)}" for chapter, of in used.items())
+    digest = records_digest(pd.concat([df for df, _ in used.values()])) if used else ""
+    return plots.save(fig, name, figures, f"{caption} ({about or 'no records yet'})", alt, digest, "08_explorers")
 
 
 # %% [markdown]
@@ -54,10 +58,11 @@ def save(fig, name, caption, alt, df):
 # agree, the later rows would show it. Type your own: up to 16 words, `_` for a blank.
 
 # %%
-sentence = SENTENCES[-1]
-said = {arm: compare.evaluation_frame(store, masked, "examples").get((arm, 0)) for arm in ("baseline", "joint")}
-if all(said.values()):
-    fig = explore.draw_fill({arm: v[sentence] for arm, v in said.items()}, sentence)
+arms, sentence = ("baseline", "joint"), SENTENCES[-1]
+found = compare.evaluation_frame(store, masked[0], "examples")
+said = {s: {arm: found[arm, 0][s] for arm in arms} for s in SENTENCES} if all((arm, 0) in found for arm in arms) else {}
+if said:
+    fig = explore.draw_fill(said[sentence], sentence)
 else:
     fig, ax = plt.subplots()
     plots.pending(ax, "examples")
@@ -66,9 +71,12 @@ save(
     "explore_fill",
     f"The likeliest words for the blanks of “{sentence}”, baseline above the TRM, pass by pass, seed 0.",
     "Two tables of likely words for two blanks: the baseline's, and the TRM's at first and after each of three passes.",
-    masked,
+    {"two blanks": masked},
 )
 plt.show()
+
+# %%
+explore.step_through_words(said) if said else None
 
 # %%
 explore.fill_the_blanks() if set(explore.FILLED) <= kept else missing(*explore.FILLED)
@@ -98,29 +106,74 @@ explore.watch_it_think() if "sudoku" in kept else missing("sudoku")
 # %% [markdown]
 # ## Budget
 #
-# Every arm with records, over what it costs. Choose chapter, axes and arms.
+# Every curve of the report in which a *trained* model is given more or less compute: more passes, more steps, more samples or starts, or words
+# filled in one by one. What k passes cost is counted. Choose task, score, axis and lines: compute, or the blocks that must run one after the other.
 
 # %%
-x, score = "inference MFLOP an example", "perplexity"
-chosen = [a for a in dict.fromkeys(masked.arm) if "(" not in a] if len(masked) else []
-fig = explore.draw_budget(explore.budget_frame(masked, x, score) if len(masked) else masked, x, score, chosen)
+table, used = budget.curves(store, profile)
+doses = list(dict.fromkeys(table.score[table.task == "dial"]))
+panels = {
+    "two blanks": "perplexity",
+    "hops": "accuracy, more hops than trained",
+    "Sudoku": "puzzles solved",
+    "dial": doses[-1] if doses else "nats recovered",
+}
+fig = explore.draw_budget({f"{task}: {score}": budget.chosen(table, task, score) for task, score in panels.items()})
 save(
     fig,
     "explore_budget",
-    "Masked words: perplexity of every arm over its compute at inference, mean over seeds.",
-    "Scatter plot of arms: perplexity over inference FLOPs.",
-    masked,
+    "What more compute at test time buys a trained model, mean and 95 % interval over seeds: passes (two blanks, hops), steps or starts (Sudoku), passes, samples or filling one by one (dial).",
+    "Four panels of a score against inference compute: perplexity of two blanks, accuracy on long pointer chains, Sudokus solved, and nats recovered.",
+    {task: used[task] for task in panels if task in used},
 )
 plt.show()
 
 # %%
-explore.budget(frames) if any(map(len, frames.values())) else None
+explore.step_through_budgets(table) if len(table) else None
+
+# %%
+explore.weigh_compute(table) if len(table) else None
 
 # %% [markdown]
 # ## Is it leaking?
 #
-# The dependency probe of the report on a model of your choice: how far does a prediction move when a *target* changes? With the blanks
-# masked, not at all. Leave the words in, and the probe fires.
+# The dependency probe: how far does the prediction at a slot move when a *target* changes? A model that names its words at once may
+# depend on no target; one that reads left to right on earlier ones, below the diagonal. What the records hold:
 
 # %%
-explore.is_it_leaking() if set(explore.FILLED) <= kept else missing(*explore.FILLED)
+probed, used = explore.probed(store, profile)
+fig = explore.draw_leaks(probed)
+save(
+    fig,
+    "explore_leak",
+    "The dependency probe of the report, mean over seeds. “Words left in”: the same weights, their blanks not hidden, as a check that the probe can fire.",
+    "Small matrices, one a model: the one that starts at its target has a full diagonal, the left-to-right one an entry below it, those whose targets are hidden are zero.",
+    used,
+)
+plt.show()
+
+# %%
+explore.step_through_leaks(probed) if probed else None
+
+# %% [markdown]
+# Now a model of your choice, on random words or characters. Show an honest one what it is asked for, and the probe fires.
+
+# %%
+explore.is_it_leaking() if explore.probes() else missing("shakespeare-target")
+
+# %% [markdown]
+# ## What to take away
+#
+# By rule, from the curves above: what a trained model gains from the most compute that was tried rather than the least, and where it
+# was at its best.
+
+# %%
+say(budget.said({score: budget.chosen(table, task, score) for task, score in panels.items()}))
+
+# %% [markdown]
+# To try next: a sentence whose blanks must agree (`the united _ of america and the united _`); a Sudoku that needs more rounds of deduction
+# than any trained on, with sixteen passes; the axis *blocks one after the other* for dial, on which samples cost nothing; the kept
+# `shakespeare-target` in the probe beside `shakespeare-mask`, the same network without its leak.
+#
+# The pictures and the steppers show records (`data/results/`, `trm show RUN`); only the controls of the first, second and fourth explorer run a
+# model, and nothing that they show is quoted anywhere. `trm keep RUN NAME` puts a model of your own beside the kept ones.

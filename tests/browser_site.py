@@ -79,3 +79,15 @@ def test_a_figure_leads_to_the_cell_that_made_it(page):
     assert '"masked_curves"' in browser.js("document.querySelector(':target').textContent")
     assert 0 <= browser.js("document.querySelector(':target').getBoundingClientRect().top") < 900
     browser.screenshot(SHOTS / "cell.png")
+
+
+def test_every_explorer_steps_without_a_kernel(page):
+    browser = page("08_explorers.html", width=390)
+    shown = "[...document.querySelectorAll('input[type=range]')].map(i => [...i.parentNode.querySelectorAll('img')].filter(e => e.offsetWidth).map(e => [e.alt, e.offsetWidth <= 390]))"
+    before = browser.js(shown)
+    assert len(before) == 4 and all(len(pictures) == 1 for pictures in before)
+    browser.js("document.querySelectorAll('input[type=range]').forEach(i => { i.value = 1; i.dispatchEvent(new Event('input')) })")
+    after = browser.js(shown)
+    assert all(len(b) == 1 and a != b and b[0][1] for a, b in zip(before, after, strict=True))
+    browser.screenshot(SHOTS / "08_explorers-stepped.png")
+    assert "VBox" not in browser.js("document.body.textContent")

@@ -3,6 +3,8 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache, partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from trmlib.errors import TrmError
 from trmlib.experiments import capacity
 from trmlib.experiments import capacity_report as report
 from trmlib.runs import TrainConfig
-from trmlib.train import Weights, train
+from trmlib.train import Weights, count, train
 
 EXPERIMENTS = ("capacity",)
 
@@ -53,7 +55,38 @@ def test_each_size_sees_four_times_its_parameters():
 def test_cpu_runs_are_full_runs_up_to_a_third_of_a_million():
     full = {r.spec.hash for r in capacity.grid("full")}
     cut = {r.arm for r in capacity.grid("cpu") if r.spec.hash not in full}
-    assert all("WikiText-2" in arm or arm == "as it was" for arm in cut) and cut
+    assert all(any(section in arm for section in report.SECTIONS) for arm in cut) and cut
+
+
+@cache
+def step_flops(arm):
+    """Counted training FLOPs of a window of a full run; this takes no corpus."""
+    spec = next(r.spec for r in capacity.grid("full") if r.arm == arm)
+    task = SimpleNamespace(loss=partial(capacity.Task.loss, SimpleNamespace(spec=spec)))
+    window = {"tokens": torch.zeros(1, spec.data.context + spec.data.chunk, dtype=torch.long)}
+    return count(task, spec, capacity.build(spec), window)[0]
+
+
+@pytest.mark.parametrize("rival", capacity.COMPUTE)
+def test_equal_compute_is_counted(rival):
+    setting = rival.split()[1]
+    assert step_flops(report.OWN[setting]) / step_flops(rival) == pytest.approx(capacity.COMPUTE[rival], rel=0.01)
+    steps = {r.arm: r.spec.train.steps for r in capacity.grid("full")}
+    assert steps[f"{rival} (equal compute)"] == round(capacity.COMPUTE[rival] * steps[report.OWN[setting]])
+
+
+def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_ten():
+    assert len(report.PRIMARY) + len(report.WORDS) <= 10
+    named = {arm for a, b, _ in (*report.PRIMARY, *report.WORDS) for arm in (a, b)} | {r for r in capacity.COMPUTE}
+    for profile in ("cpu", "full"):
+        assert named <= {r.arm for r in capacity.grid(profile)}
+
+
+def test_one_thing_at_a_time():
+    train = {r.arm: r.spec.train for r in capacity.grid("cpu")}
+    assert replace(train["TRM 0.1M (lr 1e-3, no decay)"], decay_to=0.1) == train["annealed 0.1M"]
+    twins = [r.spec for r in capacity.grid("full") if r.arm.startswith("as it was") and r.spec.seed == 0]
+    assert replace(twins[0].model, start="mask") == twins[1].model and twins[0].train == twins[1].train and twins[0].data == twins[1].data
 
 
 def test_hashes_of_a_grid_are_distinct():
@@ -190,10 +223,11 @@ def test_censored_points_push_the_line_up():
 # ---------------------------------------------------------------- the report
 
 
-def row(arm, seed, nll, curve, parameters, profile="full", **others):
+def row(arm, seed, nll, curve, parameters, profile="full", status="recorded", d=64, **others):
     record = {"curve": {"step": list(range(1, len(curve) + 1)), "nll": list(curve), **others}, "profile": profile, "experiment": "capacity",
-              "spec": {"train": {"batch": 10}}, "data": {"windows": 1}, "digest": f"{arm}{seed}"}  # fmt: skip
-    return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": "recorded", "nll_b": nll, "parameters": parameters, "device": "cpu", "precision": "fp32",
+              "spec": {"train": {"batch": 10, "steps": 40, "eval_every": 1}, "model": {"d": d}, "data": {}},
+              "data": {"windows": 1}, "digest": f"{arm}{seed}"}  # fmt: skip
+    return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": status, "nll_b": nll, "parameters": parameters, "device": "cpu", "precision": "fp32",
             "train_flops": 1, "serial_depth": 1, "seconds": 1.0, "record": record}  # fmt: skip
 
 
@@ -240,6 +274,38 @@ def test_the_published_number_stays_open_and_a_shape_makes_a_candidate():
     assert word == "open, with a candidate" and tested == ["start mismatch"] and names == ["leaking 0.1M scored from last"]
 
 
+def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
+    """Of five seeds that fall for 40 points, one stops at its 20th, and one has no curve at all."""
+    arm, fall = "TRM 0.1M", np.linspace(7, 5, 40)
+    rows = [row(arm, s, 5.0, fall, 100) for s in range(3)] + [row(arm, 3, math.log(4096), fall[:20], 100, status="failed")]
+    df = pd.DataFrame([*rows, row(arm, 4, math.log(4096), [], 100, status="failed")])
+    df.loc[4, "record"]["curve"].clear()
+    steps, nll = report.curve(df.iloc[3])
+    assert steps == list(range(1, 41)) and nll[:20] == list(fall[:20]) and nll[20:] == [math.log(4096)] * 20
+    (told,) = report.turned(df).to_dict("records")
+    assert (told["seeds"], told["turned"], told["diverged"], told["reached"]) == (5, 1, 2, 4.0)
+    assert not len(report.shape(df)) and report.diverged(df, arm) == " (2 of 5 diverged)"
+    ((name, band),) = report.law_curves(df, "TRM").items()
+    assert name == "0.1M (2 of 5 diverged)" and band[0][-1] == 4.0
+    assert band[1][-1] == pytest.approx(math.exp((3 * 5 + 2 * math.log(4096)) / 5))
+    assert report.curve(df.iloc[4], "last") is None  # it was never scored so
+
+
+def test_divergences_are_told_with_the_verdict_on_the_law():
+    df = law_frame(lambda n, s: n // 10 - 1 + s % 2, (("0.1M", 100), ("0.3M", 200)))
+    assert "diverged" not in report.law_verdict(df)[1]
+    df.loc[0, "status"] = "failed"
+    assert report.law_verdict(df)[1].endswith("; 1 of 10 runs diverged")
+
+
+def test_the_earlier_setting_beside_its_twin():
+    rows = [row("as it was", s, 0.1, np.zeros(40), 100, nll_last=[1.0] * 40) for s in range(5)]
+    bands = report.earlier(pd.DataFrame(rows + [row("as it was, honest", s, 5.0, np.linspace(7, 5, 40), 100) for s in range(5)]))
+    assert list(bands) == ["as trained, from the target", "from the last token", "honest twin"]
+    near = report.near(bands, 1_000)
+    assert near["as trained, from the target"] == (40, 1.0) and near["honest twin"] == (40, pytest.approx(math.exp(5)))
+
+
 def test_the_write_ups_own_examples():
     table = report.examples_table()
     assert table.agree.tolist() == [False, False, True, True, True]
@@ -247,21 +313,85 @@ def test_the_write_ups_own_examples():
 
 def test_crossing_by_hand():
     x, y = (0.0, 1.0, 2.0), (5.0, 4.0, 3.5)
-    assert report.crossing(x, y, 4.5) == (0.5, False) and report.crossing(x, y, 3.75) == (1.5, False)
-    assert report.crossing(x, y, 5.5) == (-0.5, True) and report.crossing(x, y, 3.0) == (3.0, True)
+    assert report.crossing(x, y, 4.5) == (0.5, 0) and report.crossing(x, y, 3.75) == (1.5, 0)
+    assert report.crossing(x, y, 5.0) == (0.0, 0) and report.crossing(x, y, 3.5) == (2.0, 0)
+    assert report.crossing(x, y, 5.5) == (0.0, -1) and report.crossing(x, y, 3.0) == (2.0, 1)
+
+
+@pytest.mark.parametrize("y", [(5.0, 5.0, 4.0), (5.0, 4.0, 4.0), (5.0, 5.0, 5.0)])
+@pytest.mark.parametrize("target", [5.5, 5.0, 4.5, 4.0, 3.5])
+def test_a_flat_end_gives_a_finite_crossing(y, target):
+    at, _ = report.crossing((0.0, 1.0, 2.0), y, target)
+    assert 0 <= at <= 2
+
+
+def efficiency_frame(own, rival="standard"):
+    """A rival gains 1 nat with every doubling from 50 to 400 thousand parameters, of which 41,640 are embeddings; the TRM of 100 thousand
+    stands where one of `own` thousand would."""
+    rows = []
+    for seed in range(5):
+        for arm, n in ((f"{rival} d=12", 50), (f"{rival} 0.1M", 100), (f"{rival} d=40", 400)):
+            rows.append(row(arm, seed, 10 + 0.1 * seed - math.log2(n), [], 1000 * n, d=10))
+        rows.append(row("annealed 0.1M", seed, 10 + 0.1 * seed - math.log2(own) + 0.001 * (-1) ** seed, [], 100_000, d=10))
+    return pd.DataFrame(rows)
 
 
 def test_efficiency_by_hand():
-    """The causal model gains 1 nat with every doubling; the TRM stands where the causal model of twice its size does."""
-    rows = []
-    for seed in range(5):
-        for name, n in (("d=12", 50), ("0.1M", 100), ("d=40", 400)):
-            rows.append(row(f"causal {name}", seed, 10 + 0.1 * seed - math.log2(n), [], n))
-        rows.append(row("tuned 0.1M", seed, 10 + 0.1 * seed - math.log2(200) + 0.001 * (-1) ** seed, [], 100))
-    e, outside = report.efficiency(pd.DataFrame(rows))
-    assert e.estimate == pytest.approx(2, rel=0.01) and e.low < e.estimate < e.high and not outside
-    assert report.efficiency_verdict(pd.DataFrame(rows))[0] == "reproduced"
-    assert report.efficiency_verdict(pd.DataFrame(rows[:3])) == ("open", None, False)
+    df = efficiency_frame(200)
+    e, bound = report.efficiency(df)
+    assert e.estimate == pytest.approx(2, rel=0.01) and e.low < e.estimate < e.high and not bound
+    assert report.efficiency_verdict(df)[0] == "reproduced" and report.efficiency_verdict(df, "causal") == ("open", None, "")
+    assert report.efficiency_verdict(efficiency_frame(200, "causal"), "causal")[0] == "reproduced"
+    assert report.efficiency_verdict(efficiency_frame(130))[0] == "not reproduced"
+    assert report.efficiency_verdict(df[df.seed < 3]) == ("open", None, "")
+    assert report.by_size(df, "parameters")["TRM"] == ((0.1,), (pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
+    assert report.by_size(df, "non_embedding")["standard"][0] == pytest.approx((0.00836, 0.05836, 0.35836))
+    outside = report.efficiency(efficiency_frame(399), count="non_embedding")[0]
+    assert outside.estimate == pytest.approx((400_000 - 41_640) / (100_000 - 41_640), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "verdict"),
+    [
+        (20, "at most 0.50", "not reproduced"),  # at most half of it: fewer than two times
+        (800, "at least 4.00", "not reproduced"),  # more than three times
+    ],
+)
+def test_beyond_the_trained_models_there_is_a_bound_and_no_extrapolation(own, text, verdict):
+    word, e, bound = report.efficiency_verdict(efficiency_frame(own))
+    assert (word, report.times(e, bound)) == (verdict, text)
+
+
+def test_a_bound_that_leaves_the_claim_open_decides_nothing():
+    large = efficiency_frame(800)
+    word, e, bound = report.efficiency_verdict(large[~large.arm.str.endswith("d=40")])  # the largest has as many as the TRM
+    assert (word, bound, e.estimate) == ("inconclusive", "at least", pytest.approx(1))
+    small = efficiency_frame(20)
+    small.loc[small.arm == "annealed 0.1M", "parameters"] = 20_000
+    assert report.efficiency_verdict(small)[::2] == ("inconclusive", "at most")  # at most 2.5 times
+
+
+def test_parameters_outside_the_embeddings():
+    spec = next(r.spec for r in capacity.grid("full") if r.arm == "leaking 0.1M (unused rows)")
+    model = capacity.build(spec)
+    inside = sum(p.numel() for name, p in model.named_parameters() if name.startswith(("embedding", "position")))
+    r = SimpleNamespace(record={"spec": spec.as_dict()}, parameters=sum(p.numel() for p in model.parameters()))
+    assert report.non_embedding(r) == r.parameters - inside
+
+
+def test_sections_show_the_cut_runs_until_the_full_ones_are_there(monkeypatch):
+    twins = ("as it was", "as it was, honest")
+    frames = {
+        "cpu": pd.DataFrame([row(a, s, 5.0, [], 100) for a in twins for s in range(5)] + [row("TRM 0.1M", 0, 5.0, [], 100)]),
+        "full": pd.DataFrame([row(twins[0], s, 4.0, [], 100) for s in range(5)] + [row("TRM 0.1M", 0, 5.0, [], 100)]),
+    }
+    monkeypatch.setattr(report, "frame", lambda store, experiment, profile: frames[profile])
+    df, profile = report.section(None, "as it was", "full")
+    assert profile == "cpu" and set(df.arm) == set(twins)
+    assert not len(report.section(None, "WikiText-2", "full")[0])
+    frames["full"] = pd.concat([frames["full"], pd.DataFrame([row(twins[1], s, 4.0, [], 100) for s in range(5)])])
+    df, profile = report.section(None, "as it was", "full")
+    assert profile == "full" and df.nll_b.eq(4.0).all() and report.section(None, "as it was", "cpu")[1] == "cpu"
 
 
 def test_runs_under_way_are_read_from_their_checkpoints(store):
@@ -278,5 +408,6 @@ def test_runs_under_way_are_read_from_their_checkpoints(store):
 def test_everything_is_empty_without_records(store):
     df = pd.DataFrame(columns=["arm", "seed", "key", "device", "precision", "status", "record"])
     assert not len(report.turns(df)) and report.law_verdict(df)[0] == "open" and report.ppl_verdict(df)[0] == "open"
-    assert report.law_curves(df, "TRM") == {} and not len(report.rates(df)) and report.wikitext2(df) == {}
-    assert report.arms(df).seeds.sum() == 0 and all(r["effect"] is None for r in report.ablations(df))
+    assert report.law_curves(df, "TRM") == report.earlier(df) == {} and report.efficiency_verdict(df)[0] == "open"
+    assert report.rivals(df, "0.1M").interval.isna().all() and report.diverged(df, "TRM 0.1M") == ""
+    assert report.arms(df).seeds.sum() == 0 and all(r["effect"] is None for r in report.ablations(df) + report.causes(df))

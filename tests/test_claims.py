@@ -30,7 +30,7 @@ def rows(experiment, profile="full", corpus=None, device="cpu", curve=None, **ar
     for arm, fields in arms.items():
         for seed in range(5):
             f = {k: v(seed) if callable(v) else v for k, v in fields.items()}
-            record = {"profile": profile, "experiment": experiment, "digest": f"{arm}{seed}", "data": {"name": corpus}, "curve": f.pop("curve", {}),
+            record = {"profile": profile, "experiment": experiment, "digest": f"{arm}{seed}", "hash": f"{arm}{seed}", "data": {"name": corpus}, "curve": f.pop("curve", {}),
                       "detail": f.pop("detail", {}), "spec": f.pop("spec", {"data": {}, "train": {}, "model": {}})}  # fmt: skip
             out.append({"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": "recorded", "device": device, "precision": "fp32", "steps": 100,
                         "parameters": 10, "train_flops": 10, "inference_flops": 10, "serial_depth": 2, "seconds": 60.0, "nll_b": 4.0, **f, "record": record})  # fmt: skip
@@ -132,22 +132,34 @@ def test_without_records_everything_is_open_that_is_not_counted(store):
 
 def test_a_missing_seed_makes_a_claim_open():
     df = rows("masked", joint={"nll_b": nll(4.0)}, shared={"nll_b": nll(4.2)})
-    assert verdict("masked-separate", df) == ("reproduced", "against shared: better")
+    assert verdict("masked-separate", df) == ("reproduced", f"against shared: better; {INTERIM}")
     assert verdict("masked-separate", df[(df.arm == "joint") | (df.seed < 3)]) == ("open", "pending: shared (3 of 5 seeds)")
 
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if not claims.RULES[c.rule].computed], ids=lambda c: c.id)
 @pytest.mark.parametrize("said", ["not reproduced", "artefact", "reproduced", "inconclusive", "open"])
-def test_a_cut_profile_never_refutes_and_says_nothing_of_a_level(claim, said, monkeypatch):
+def test_a_cut_profile_shows_effects_and_nothing_else(claim, said, monkeypatch):
     rule = claims.RULES[claim.rule]
-    monkeypatch.setitem(claims.RULES, claim.rule, claims.rule(lambda *_: Finding(said, "so"), level=rule.level))
+    monkeypatch.setitem(claims.RULES, claim.rule, claims.rule(lambda *_: Finding(said, "so"), level=rule.level, null=rule.null))
     monkeypatch.delitem(claims.RULES, "<lambda>")
     f = judge(claim, rows(claim.chapter, profile="cpu", **dict.fromkeys(claim.arms, {})), None, "cpu")
     if said == "open" or (rule.level and said != "inconclusive"):
         assert f.verdict == "open"
     else:
-        assert f.verdict == (said if said in ("reproduced", "artefact") else "inconclusive")
+        shows = ("not reproduced",) if rule.null else ("reproduced", "artefact")
+        assert f.verdict == (said if said in shows else "inconclusive")
     assert "profile cpu" in f.why
+
+
+def test_a_cut_profile_can_refute_that_there_is_no_gain():
+    better = {"baseline": {"nll_b": nll(4.0)}, "TRM": {"nll_b": nll(3.8)}}
+    assert (
+        claims.RULES["no_gain"].null
+        and verdict("autoregressive-no-gain", rows("autoregressive", profile="cpu", **better), "cpu")[0] == "not reproduced"
+    )
+    same = {"baseline": {"nll_b": nll(4.0)}, "TRM": {"nll_b": nll(4.001)}}
+    assert verdict("autoregressive-no-gain", rows("autoregressive", **same))[0] == "reproduced"
+    assert verdict("autoregressive-no-gain", rows("autoregressive", profile="cpu", **same), "cpu")[0] == "inconclusive"
 
 
 def test_a_cut_refutation_and_a_stand_in_are_told():
@@ -159,7 +171,7 @@ def test_a_cut_refutation_and_a_stand_in_are_told():
     assert word == "reproduced" and why.endswith("shown with sudoku-hard in place of sudoku-extreme")
     assert verdict(name, rows("sudoku", **worse))[0] == "not reproduced"
     word, why = verdict(name, rows("sudoku", corpus="sudoku-hard", **worse))
-    assert word == "inconclusive" and "never refutes" in why
+    assert word == "inconclusive" and "never that there is none" in why
     word, why = verdict(name, rows("sudoku", profile="cpu", **worse), "cpu")
     assert word == "inconclusive" and why.startswith("reads “not reproduced") and "profile cpu" in why
     assert verdict("sudoku-accuracy", rows("sudoku", corpus="sudoku-hard", TRM={"accuracy_b": nll(0.87)}))[0] == "open"
@@ -192,7 +204,7 @@ def test_better_is_read_as_the_chapter_reads_it():
 
     assert verdict("masked-coordination", df(4.0, **{"self-only": 4.1, "random-partner": 4.1}))[0] == "reproduced"
     word, why = verdict("masked-coordination", df(4.0, **{"self-only": 4.1, "random-partner": 4.001}))
-    assert (word, why) == ("not reproduced", "against self-only: better; against random-partner: the same within ±2 %")
+    assert (word, why) == ("not reproduced", f"against self-only: better; against random-partner: the same within ±2 %; {INTERIM}")
     f = judge(LEDGER["masked-passes"], df(4.1, **{"1-pass": 4.0}), None, "full")
     assert f.verdict == "not reproduced" and f.measured == pytest.approx(math.expm1(0.1)) and f.n == 5 and f.unit == "%"
     wide = rows("masked", joint={"nll_b": 4.0}, **{"1-pass": {"nll_b": lambda s: 4.03 + 20 * JITTER[s]}})
@@ -207,6 +219,7 @@ def test_change_holds_the_claimed_value():
     assert verdict("masked-accuracy-change", df(-0.01))[0] == "not reproduced"
 
 
+INTERIM = "interim, 5 of 10 seeds"
 PUBLISHED, REACHED = math.log(96.75), math.log(81.17)
 
 
@@ -217,7 +230,7 @@ def falling(seed, from_=6.0, at=PUBLISHED, last=REACHED):
 
 def test_artefact_of_unequal_steps():
     df = rows("masked", joint={"nll_b": nll(4.4), "curve": falling}, baseline={"nll_b": 4.4, "curve": lambda s: falling(-1 - s)})
-    assert verdict("masked-change", df) == ("artefact", "of stopping at different steps")
+    assert verdict("masked-change", df) == ("artefact", f"of stopping at different steps; {INTERIM}")
     assert verdict("masked-converged", df)[0] == "not reproduced" and verdict("masked-falling", df)[0] == "reproduced"
     assert verdict("masked-slower", df)[0] == "inconclusive"
     late = rows("masked", joint={"curve": lambda s: falling(s, 7.0)}, baseline={"curve": lambda s: falling(-1 - s)})
@@ -333,16 +346,28 @@ def test_capacity(monkeypatch):
     assert verdict("capacity-law", df(9.0))[0] == verdict("capacity-zones", df(9.0))[0] == "not reproduced"
     assert judge(LEDGER["capacity-zones"], df(9.0), None, "full").text == "0 of 5 curves turn"
     assert verdict("capacity-law", df(2.5))[0] == "not reproduced"
-    causal = rows("capacity", **{"tuned 0.1M": {}, "causal 0.1M": {}})
-    for e, word in (
-        (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "reproduced"),
-        (stats.Effect(0.9, 0.8, 1.1, 0.1, 5, 0.95), "not reproduced"),
+    standard = rows("capacity", **{"annealed 0.1M": {}, "standard 0.1M": {}})
+    for e, bound, word in (
+        (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "", "reproduced"),
+        (stats.Effect(0.9, 0.8, 1.1, 0.1, 5, 0.95), "", "not reproduced"),
+        (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "at least", "inconclusive"),
+        (stats.Effect(0.9, 0.8, 1.1, 0.1, 5, 0.95), "at most", "not reproduced"),
     ):
-        monkeypatch.setattr(capacity_report, "efficiency", lambda df, e=e: (e, False))
-        assert verdict("capacity-efficiency", causal)[0] == word
+        monkeypatch.setattr(capacity_report, "efficiency", lambda *_, e=e, bound=bound: (e, bound))
+        assert verdict("capacity-efficiency", standard)[0] == word
     assert verdict("capacity-perplexity", rows("capacity", corpus="wikitext-103", **{"leaking 0.1M": {}}))[0] == "open"
     words = lambda ppl: rows("capacity", corpus="wikitext-2", **{"TRM WikiText-2": {"nll_b": nll(math.log(ppl))}})  # noqa: E731
     assert verdict("capacity-target", words(80))[0] == "reproduced" and verdict("capacity-target", words(140))[0] == "not reproduced"
+
+
+def test_a_capacity_claim_on_wikitext2_reads_the_cut_runs_and_says_so(store, monkeypatch):
+    words = rows("capacity", profile="cpu", corpus="wikitext-2", **{"TRM WikiText-2": {"nll_b": nll(math.log(300))}})
+    monkeypatch.setattr(capacity_report, "section", lambda store, name, profile: (words, "cpu"))
+    f = {c.id: f for c, f in claims.judged(store, "full", ["capacity"])[0]}
+    assert (f["capacity-target"].verdict, f["capacity-target"].profile) == ("open", "cpu")
+    assert f["capacity-target"].measured == pytest.approx(300, rel=0.01) and "profile cpu" in f["capacity-target"].why
+    assert f["capacity-target-baseline"].why.startswith("pending: standard WikiText-2") and f["capacity-parameters"].verdict == "reproduced"
+    assert f["capacity-law"].why == "pending: all runs of the chapter"
 
 
 def test_sudoku_observations_and_longer(monkeypatch):
@@ -354,20 +379,9 @@ def test_sudoku_observations_and_longer(monkeypatch):
         f = judge(LEDGER["sudoku-steps-or-starts"], df, None, "full")
         assert f.verdict == word and f.interval == (None if word == "open" else (0.04, 0.06))
     for gain, word in ((0.09, "reproduced"), (0.02, "not reproduced")):
-        found = [{"steps": [8, 16, 256], "accuracy": [0.5, 0.87, 0.87 + gain + j]} for j in JITTER]
-        monkeypatch.setattr(sudoku_report, "singles", lambda *_, found=found: found)
+        e = stats.paired(np.array(JITTER) + gain, np.zeros(5))
+        monkeypatch.setattr(sudoku_report, "longer_gain", lambda *_, e=e: (64, e))
         assert verdict("sudoku-longer-gain", df)[0] == word
-
-
-def test_new_observations_by_hand():
-    accuracy = lambda *v: np.array([v, [x + 0.01 for x in v]])[:, None]  # noqa: E731, (seeds, steps, starts)
-    b = {"steps": [16, 32, 64], "starts": [1, 2, 4], "one": np.array([[0.5, 0.7, 0.75], [0.52, 0.72, 0.76]])}
-    b |= {"confidence": accuracy(0.5, 0.6, 0.65), "cell vote": accuracy(0.4, 0.4, 0.4), "any": accuracy(0.5, 0.7, 0.8)}
-    found = sudoku_report.more_of_starts(b, 16)
-    assert [e.estimate for e in found.values()] == pytest.approx([0.295, 0.25, 0.05, 0.155])
-    df = rows("sudoku", **{"T ± 1": {"accuracy_b": 0.5}, "T ± 2": {"accuracy_b": nll(0.6)}, "n ± 3": {"accuracy_b": 0.9}})
-    assert sudoku_report.wider(df, ["T ± 2", "T ± 1", "n ± 3"]).estimate == pytest.approx(0.1)
-    assert sudoku_report.wider(df, ["T ± 2", "n ± 3"]) is None
 
 
 # ---------------------------------------------------------------- what is printed

@@ -1,7 +1,6 @@
 """Explorers: what they compute, draw and connect, on kept models of the smoke profile."""
 
 import json
-import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,13 +11,15 @@ from ipywidgets import IntSlider
 from safetensors.torch import save
 
 from trmlib import checkpoints, explore, solve
+from trmlib.data import sequences
 from trmlib.data.text import MASK, UNK, question
 from trmlib.errors import TrmError
 from trmlib.evaluate import likeliest
-from trmlib.experiments import masked
+from trmlib.experiments import masked, shakespeare, shakespeare_report
 from trmlib.runs import Store, write_atomically
 from trmlib.train import train
 
+EXPERIMENTS = ("masked", "shakespeare", "sudoku")
 WORDS = ["<PAD>", "<MASK>", "<UNK>", "a", "b", "c"]
 
 
@@ -73,9 +74,50 @@ def test_the_likeliest_words_are_those_of_the_models_own_softmax(kept):
     plt.close(fig)
 
 
+@pytest.fixture
+def characters(tmp_path, monkeypatch):
+    """Shakespeare's target and mask models of the smoke profile, kept untrained, without their corpus."""
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    text = sequences.load("toy-language")
+    for arm in ("target", "mask"):
+        run = next(r for r in shakespeare.grid("smoke") if r.arm == arm)
+        model = shakespeare.build(run.spec)
+        about = {"hash": "of a grid of old", "experiment": "shakespeare", "arm": arm, "profile": "smoke", "seed": 0, "spec": run.spec.as_dict(),
+                 "words": list(text.table), "before": text.decode(text.validation[: run.spec.data.context])}  # fmt: skip
+        tensors = {n: p.detach() for n, p in model.named_parameters()}
+        write_atomically(tmp_path / f"shakespeare-{arm}.safetensors", save(tensors, {"trm": json.dumps(about)}))
+    monkeypatch.setattr(sequences, "load", lambda corpus: pytest.fail("the corpus was read"))
+
+
 def test_a_probe_of_a_kept_model(kept):
-    assert (explore.leak("masked-joint") == 0).all()
-    assert np.diag(explore.leak("masked-joint", hidden=False)).min() > 1e-4
+    matrix, causal = explore.leak("masked-joint")
+    assert (matrix == 0).all() and not causal and explore.verdict(matrix, causal) == "no leak"
+    matrix, causal = explore.leak("masked-joint", shown=True)
+    assert np.diag(matrix).min() > 1e-4 and explore.verdict(matrix, causal) == "LEAKS"
+
+
+def test_a_probe_of_characters_needs_no_corpus(characters):
+    assert explore.probes() == ["shakespeare-mask", "shakespeare-target"]
+    said = {(name, shown): explore.verdict(*explore.leak(name, shown)) for name in explore.probes() for shown in (False, True)}
+    assert said.pop(("shakespeare-mask", False)) == "no leak" and set(said.values()) == {"LEAKS"}
+
+
+def test_below_the_diagonal_is_a_leak_only_where_nothing_is_read_in_order():
+    matrix = np.array([[0.0, 0.0], [0.5, 0.0]])
+    assert [explore.verdict(matrix, causal) for causal in (True, False)] == ["no leak", "LEAKS"]
+    fig = explore.draw_leaks({"one": (matrix, True), "two": (matrix, False)})
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes[:2]] == ["one\nno leak", "two\nLEAKS"]
+    plt.close(fig)
+
+
+def test_a_kept_model_writes_without_its_corpus(characters, tmp_path):
+    df = pd.DataFrame({"arm": [], "key": [], "record": []})
+    store = Store(tmp_path / "results")
+    assert shakespeare_report.write(store, df, "last", "a") is None
+    text = shakespeare_report.write(store, df, "mask", "the", 12)
+    assert text.startswith("--- mask, profile smoke, seed 0\nthe") and len(text) == len("--- mask, profile smoke, seed 0\nthe") + 12
+    assert "cannot generate" in shakespeare_report.write(store, df, "target", "the")
+    assert "is not in the table" in shakespeare_report.write(store, df, "mask", "Ω")
 
 
 def test_thinking_is_drawn_for_each_start():
@@ -91,16 +133,18 @@ def test_thinking_is_drawn_for_each_start():
     assert min((p > 0).sum() for p in levels.values()) <= 28 and max((p > 0).sum() for p in levels.values()) >= 36  # sparse and easy ones
 
 
-def test_budgets_are_means_over_seeds():
-    df = pd.DataFrame({"arm": ["a", "a", "b", "b"], "status": ["recorded"] * 3 + ["failed"], "nll_b": [1.0, 3.0, 2.0, 9.0],
-                       "inference_flops": [2e6, 2e6, 4e6, 4e6]})  # fmt: skip
-    x = "inference MFLOP an example"
-    table = explore.budget_frame(df, x, "perplexity").set_index("arm")
-    assert table[x].to_dict() == {"a": 2, "b": 4} and table.perplexity.to_dict() == pytest.approx({"a": math.exp(2), "b": math.exp(2)})
-    assert table.seeds.to_dict() == {"a": 2, "b": 1} and not len(explore.budget_frame(df, x, "accuracy"))
-    fig = explore.draw_budget(table.reset_index(), x, "perplexity", ["a"])
-    assert [t.get_text() for t in fig.axes[0].texts] == ["a"]
+def test_words_are_stepped_through_pass_by_pass():
+    said = {"a _": {"baseline": [[[("x", 0.5)]]], "TRM": [[[("x", 0.2)]], [[("y", 0.9)]]]}}
+    fig = explore.draw_words(said["a _"], 1, "a _")
+    assert [
+        (ax.get_title(loc="left") or ax.get_title(), ax.get_yticklabels()[0].get_text(), ax.patches[0].get_width()) for ax in fig.axes
+    ] == [
+        ("baseline, blank 1", "x", 0.5),
+        ("TRM, blank 1", "y", 0.9),
+    ]
     plt.close(fig)
+    html = explore.step_through_words(said).data
+    assert html.count("<img ") == 2 and 'alt="a _: at first"' in html and 'alt="a _: after pass 1"' in html
 
 
 def test_a_control_that_moves_shows_another_figure(monkeypatch):
@@ -127,8 +171,9 @@ def test_a_stepper_holds_its_pictures_and_asks_for_nothing():
         fig, ax = plt.subplots(figsize=(1, 1))
         ax.plot([0, i])
         figures.append(fig)
-    html = explore.stepper(figures, ["one", "two", "three"]).data
+    html = explore.stepper(iter(figures), ["one", "two", "three"]).data
     assert html.count("<img ") == 3 and html.count("display:none") == 2 and 'max="2"' in html and ">one</output>" in html
+    assert not plt.get_fignums() and "&lt;b&gt;" in explore.stepper([plt.figure()], ["<b>"]).data
     assert "http" not in html and len(set(part.split('"')[0] for part in html.split("base64,")[1:])) == 3
 
 
@@ -145,8 +190,16 @@ def test_keep_holds_what_the_run_is(tmp_path, monkeypatch):
         spec == run.spec
         and about["arm"] == "baseline"
         and about["words"] == list(masked.Task(spec).vocab)
+        and about["spec"] == run.spec.as_dict()
         and checkpoints.names() == ["mine"]
     )
     expected = store.weights(key).read_bytes()
     assert model.head.weight.detach().numpy().tobytes() in expected
     assert solve.CHECKPOINT == "sudoku"
+
+
+def test_every_committed_checkpoint_is_whole_and_all_are_small():
+    assert {checkpoints.load(name)[1].hash for name in checkpoints.names()} == {
+        checkpoints.load(name)[2]["hash"] for name in checkpoints.names()
+    }
+    assert sum(p.stat().st_size for p in checkpoints.FOLDER.glob("*")) < 25e6

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.errors import TrmError
-from trmlib.evaluate import orders_of, score_blanks, score_joint
+from trmlib.evaluate import orders_of, score_blanks, score_joint, weighed
 from trmlib.experiments.fill import FillTask, fill_loss, some_blanks
 from trmlib.models.masked import MaskedConfig, MaskedLM
 from trmlib.runs import Spec, TrainConfig
@@ -217,8 +217,28 @@ def test_joint_scores_against_all_pairs_of_words(samples):
     best = np.unravel_index(table("ab").argmax(), (vocab, vocab))
     first = np.exp(-s["blanks"][:, 0]).reshape(vocab, vocab)[:, 0].argmax()
     assert np.flatnonzero(s["right_own"]) == [first * vocab + (table("ab")[first]).argmax()] and best is not None
-    some = score_joint(model, {k: v[:5] for k, v in batch.items()}, marginal_words=300)
-    assert some["coordination_ab"] == pytest.approx(s["coordination_ab"][:5], abs=0.15)
+    for name in ("coordination_ab", "coordination_ba"):
+        assert score_joint(model, batch, marginal_words=(vocab, 1))[name] == pytest.approx(s[name])
+        some = score_joint(model, {k: v[:5] for k, v in batch.items()}, marginal_words=(3, 200))
+        assert some[name] == pytest.approx(s[name][:5], abs=0.1)
+
+
+def test_an_estimated_marginal_is_unbiased_inside_the_logarithm_whose_own_bias_is_small_and_known():
+    """Σ_w q(w) f(w) of 12 words from 4 exact and 3 drawn ones, against the sum; drawn alone it would be far too low where f is large at
+    one unlikely word, the right one."""
+    rng, rows = torch.Generator().manual_seed(0), 20_000
+    q = torch.tensor([0.3, 0.2, 0.15, 0.1, 0.08, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005])
+    f = torch.tensor([0.01, 0.03, 0.02, 0.01, 0.05, 0.01, 0.02, 0.04, 0.01, 0.02, 0.03, 0.9])
+    right = torch.full((rows,), 11)
+    words, weight = weighed(q.log().expand(rows, -1), right, (4, 3), rng)
+    assert words.shape == weight.shape == (rows, 7) and (words[:, :4].sort(1).values == torch.tensor([0, 1, 2, 11])).all()
+    sums, exact = (weight.exp() * f[words]).sum(1), (q * f).sum()
+    assert abs(sums.mean() - exact) < 4 * sums.std() / rows**0.5
+    assert -0.05 < sums.log().mean() - exact.log() < 0  # Jensen: too low, so that the coordination is too high
+    drawn = f[q.expand(rows, -1).multinomial(7, True, generator=rng)].mean(1)
+    assert drawn.log().mean() - exact.log() < -0.1
+    all_words, all_weights = weighed(q.log().unsqueeze(0), right[:1], None, rng)
+    assert (all_weights.exp() * f[all_words]).sum() == pytest.approx(exact.item())
 
 
 @torch.no_grad()

@@ -8,17 +8,18 @@ from urllib.parse import unquote
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from trmlib import figures, plots, results, site
 from trmlib.claims import load
 from trmlib.errors import TrmError
-from trmlib.experiments import masked_report
+from trmlib.experiments import EXPERIMENTS, masked_report, module
+from trmlib.experiments.sudoku_evaluations import packed
 from trmlib.pairs import choose, read_source
 from trmlib.runs import Store
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = ("masked", "sudoku", "hops")
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 ARTICLE = "# The article\n\nIt says *so*.\n\n![](../figures/one.png)\n\n$$\nx^2\n$$\n\n## End\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
 
@@ -44,6 +45,7 @@ def places(tmp_path_factory):
         new_code_cell("x", outputs=[
             new_output("stream", name="stdout", text="3 < 4"), new_output("display_data", {"text/markdown": "## said **so**", "text/plain": "M"}),
             new_output("display_data", {"text/html": html, "text/plain": "T"}), new_output("execute_result", {"text/plain": "'<plain>'"}),
+            new_output("execute_result", {"text/plain": "VBox()", site.WIDGET: {"model_id": "1"}}),
         ]),
     ]  # fmt: skip
     second = [
@@ -102,6 +104,7 @@ def test_a_notebook_page_says_what_the_notebook_says(pages):
     assert "See it or &lt;b&gt;not&lt;/b&gt;." in text
     assert "<pre>3 &lt; 4</pre>" in text and "<h3>said <strong>so</strong></h3>" in text and "<pre>'&lt;plain&gt;'</pre>" in text
     assert '<table class="dataframe"><tr><td>7 &lt; 8</td></tr></table>' in text and "bad()" not in text and "<style" not in text
+    assert "VBox" not in text and text.count("The controls that stand here need JupyterLab") == 1
     assert "/home/me" not in text and text.count("<details><summary>code") == 3  # the injected cell knows only this machine
 
 
@@ -170,15 +173,19 @@ def record(arm, seed, **metrics):
     return {"experiment": "masked", "arm": arm, "seed": seed, "profile": "full", "hash": f"{arm}{seed}", "status": "recorded", "reason": "",
             "device": {"kind": "cpu"}, "precision": "fp32", "data": {"name": "wikitext-2"}, "steps": 500, "parameters": 10, "train_flops": 10**15,
             "inference_flops": 10**6, "serial_depth": 2, "seconds": 60.5, "versions": {"torch": "2.13"}, "commit": "abc", "digest": "0123",
-            "metrics": metrics, "curve": {"step": [250, 500], "nll": [5.0, 4.5], "halting_steps": [None, 2.5]}}  # fmt: skip
+            "metrics": metrics, "curve": {"step": [250, 500], "nll": [5.0, 4.5], "halting_steps": [None, 2.5]},
+            "detail": {"groups": [1, 4], "accuracy": [[0.1, 0.2], [0.3, None]], "by_pass": {"nll_b": [5.0, 4.5]}, "by_puzzle": {"first": [1]}}}  # fmt: skip
 
 
 class Records:
-    def __init__(self, *rows):
-        self.rows = rows
+    def __init__(self, *rows, found=()):
+        self.rows, self.found = rows, found
 
     def records(self):
         return dict(enumerate(self.rows))
+
+    def evaluations(self, experiment, name):
+        return [{"experiment": "masked", **e} for e in self.found]
 
 
 def test_a_row_a_run_and_a_row_a_point(tmp_path):
@@ -199,8 +206,48 @@ def test_a_row_a_run_and_a_row_a_point(tmp_path):
         ("halting_steps", "250", ""), ("halting_steps", "500", "2.5"), ("nll", "250", "5.0"), ("nll", "500", "4.5"),
     ]  # fmt: skip
     assert "| `nll_b` | negative log-likelihood" in text and "; part B, which figures show |" in text
-    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    assert {*runs[0], *curves[0], *(c["measure"] for c in curves)} == described
+    described = set(re.findall(r"^\| `(\w+)` \|", text[: text.index("## Names and keys")], re.MULTILINE))
+    assert {*runs[0], *curves[0], "name", "keys", *(c["measure"] for c in curves)} == described
+
+
+def test_a_row_a_number_of_details_and_evaluations(tmp_path):
+    found = [
+        {"name": "leak_probe", "runs": [1], "result": {"masked": [[0.0, 0.5], [0.25, 1.0]]}},
+        {"name": "adaptive", "runs": [0, 1], "result": {"first": 1, "share": [0.0, 0.5], "nll_b": {"head": [[3.0, 2.0]]}, "flops": {"head": [7, 9]}}},
+        {"name": "examples", "runs": [0], "result": {"a _": "b"}},
+        {"name": "leak_probe", "runs": ["of a run that is not here"], "result": {}},
+    ]  # fmt: skip
+    text = results.write(Records(record("joint", 1), record("baseline", 0), found=found), tmp_path)
+    read = lambda name: [tuple(r[k] for k in ("arm", "seed", "name", "keys", "value")) for r in csv.DictReader((tmp_path / name).open())]  # noqa: E731
+    assert [r for r in read("details.csv") if r[0] == "joint"] == [
+        ("joint", "1", "accuracy", "0/1", "0.1"), ("joint", "1", "accuracy", "0/4", "0.2"), ("joint", "1", "accuracy", "1/1", "0.3"),
+        ("joint", "1", "by_pass", "nll_b/0", "5.0"), ("joint", "1", "by_pass", "nll_b/1", "4.5"),
+    ]  # fmt: skip
+    assert read("evaluations.csv") == [
+        ("baseline", "0", "leak_probe", "masked/1/1", "0.0"), ("baseline", "0", "leak_probe", "masked/1/2", "0.5"),
+        ("baseline", "0", "leak_probe", "masked/2/1", "0.25"), ("baseline", "0", "leak_probe", "masked/2/2", "1.0"),
+        ("joint", "1 0", "adaptive", "first", "1.0"), ("joint", "1 0", "adaptive", "nll_b/head/0/0.0", "3.0"),
+        ("joint", "1 0", "adaptive", "nll_b/head/0/0.5", "2.0"), ("joint", "1 0", "adaptive", "flops/head/0.0", "7.0"),
+        ("joint", "1 0", "adaptive", "flops/head/0.5", "9.0"),
+    ]  # fmt: skip
+    assert "`by_puzzle`" in text and "| `leak_probe` | prediction from 1, target from 1 |" in text
+    with pytest.raises(TrmError, match="nothing says what 'magic' holds"):
+        results.write(Records(record("joint", 0), found=[{"name": "magic", "runs": [0], "result": {"a": 1}}]), tmp_path)
+
+
+def test_outcomes_of_single_puzzles_become_shares():
+    right = packed(torch.tensor([[1, 0, 1], [1, 1, 1]]))  # after 1 and 2 steps, of three puzzles
+    of = lambda name, result: results.shares({"experiment": "sudoku", "name": name, "result": result})  # noqa: E731
+    found = of(
+        "longer",
+        {"steps": [1, 2], "puzzles": 3, "right": right, "far": {"steps": [4], "puzzles": 2, "right": packed(torch.tensor([[0, 1]]))}},
+    )
+    assert found["right"] == pytest.approx([2 / 3, 1]) and found["far"]["right"] == [0.5]
+    (group,) = of("harder", {"steps": [1, 2], "groups": [{"givens": [17, 30], "puzzles": 3, "right": right}]})["groups"]
+    assert group["right"] == pytest.approx([2 / 3, 1]) and (group["fewest givens"], group["most givens"]) == (17, 30)
+    tried = [[right, packed(torch.tensor([[1, 1, 0]]))], [packed(torch.tensor([[0, 0, 1]])), None]]  # 2 starts after 1 step, 1 after 2
+    found = of("budget", {"steps": [1, 2], "starts": [1, 2], "puzzles": 3, "any": tried})
+    assert found["any"] == [[pytest.approx(5 / 6), pytest.approx(2 / 3)], [pytest.approx(1 / 3), None]]
 
 
 def test_a_column_that_nobody_described_is_an_error(tmp_path):
@@ -221,8 +268,12 @@ def test_every_measure_that_the_experiments_write_is_described():
     ):
         assert results.describe(name)
     records = Store(ROOT / "data" / "results").records().values()
-    tables = {"runs.csv": results.runs(records), "curves.csv": results.curves(records)}
+    tables = {"runs.csv": results.runs(records), "curves.csv": results.curves(records), "details.csv": results.details(records),
+              "evaluations.csv": results.evaluations(Store(ROOT / "data" / "results"))}  # fmt: skip
     assert len(tables["runs.csv"]) == len(records) > 0 and "`nll_known_b`" in results.dictionary(tables)
+    for experiment in EXPERIMENTS:  # and what is evaluated, as it stands in the code
+        offered = module(experiment).evaluations
+        assert {*offered.SINGLE, *offered.GROUPED} <= {*results.NESTED, *results.LEFT_OUT}
 
 
 def test_detectable_effects_come_from_the_records():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from trmlib.bench import throughput
+from trmlib.data.sources import CORPORA
 from trmlib.data.sudoku import valid
 from trmlib.errors import TrmError
 from trmlib.experiments import affordable, sudoku
@@ -62,6 +63,26 @@ def test_the_full_profile_is_the_papers():
         "adamw",
     )
     assert t.steps * t.batch == pytest.approx(50_000 * 1000, rel=0.01)  # 50,000 epochs
+
+
+def test_the_real_set_is_one_setting_away(monkeypatch):
+    monkeypatch.setattr(sudoku, "CORPUS", "sudoku-extreme")
+    assert {r.spec.data.corpus for r in sudoku.grid("full")} == {"sudoku-extreme"}
+    assert "sudoku-extreme" in CORPORA and {r.spec.data.corpus for r in sudoku.grid("cpu")} == {"easy-9"}
+
+
+def test_arms_have_the_same_names_in_every_profile():
+    cpu, full = ({r.arm: r.spec.model for r in sudoku.grid(p)} for p in ("cpu", "full"))
+    assert {"T = 1", "n = 1", "T = n = 2", "twice n", "twice T"} <= cpu.keys() & full.keys()
+    assert (full["twice T"].T, full["twice T"].n, cpu["twice T"].T, cpu["twice T"].n) == (6, 6, 6, 2)
+
+
+def test_flops_of_a_step_without_a_corpus():
+    for fields in ({}, {"curriculum": True, "n": 4, "T": 3}, {"padding": 4, "blocks": 1}):
+        spec = smoke(model=fields)
+        task = Task(spec)
+        counted = costs(task, spec, Weights([task.model()], "cpu"), "cpu")[0]
+        assert sudoku.step_flops(spec, n=4) == pytest.approx(counted, rel=1e-3)
 
 
 def test_widths_keep_the_uniforms_positive():
@@ -267,6 +288,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, arm):
     while parts is None:
         parts, calls = train(Task(spec), [spec], store, deadline=0), calls + 1
     assert calls == 3 and numbers(parts) == numbers(whole)
+    clock = parts[0]["curve_seconds"]
+    assert len(clock) == 3 and clock == sorted(clock) and clock[-1] <= parts[0]["seconds"]
     assert whole[0]["curve"]["halting_steps"][-1] is not None
 
 
@@ -325,6 +348,7 @@ def test_record(store):
         "halting",
     }
     assert len(record["detail"]["by_puzzle"]["rating"]) == spec.data.test
+    assert len(record["curve_seconds"]) == 2 and 0 < record["curve_seconds"][0] < record["curve_seconds"][1] <= record["seconds"]
     assert set(Task(spec).diverged()) <= set(record["metrics"])
 
 

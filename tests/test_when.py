@@ -1,23 +1,28 @@
 """Chapter 06: its grids, and its numbers on records made by hand."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from test_masked import SMALL
 
-from trmlib.data.synthetic import Dial
-from trmlib.experiments import dial, hops
+from trmlib import compare, plots
+from trmlib.data.synthetic import Dial, Hops
+from trmlib.evaluate import orders_of
+from trmlib.experiments import dial, fill_evaluations, hops
 from trmlib.experiments import when_report as report
 from trmlib.experiments.fill import FillTask
-from trmlib.runs import Spec, TrainConfig
+from trmlib.runs import Spec, TrainConfig, spec_hash
 
-EXPERIMENTS = ("masked", "dial", "hops")
+EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
 
 
 def record(arm, seed, detail, **extra):
-    spec = {"model": extra.pop("model", {}), "data": extra.pop("data", {})}
+    spec = {"model": extra.pop("model", {}), "data": extra.pop("data", {}), "train": extra.pop("train", {})}
     full = {
         "experiment": extra.pop("experiment", "hops"),
         "profile": "smoke",
@@ -31,7 +36,7 @@ def record(arm, seed, detail, **extra):
         "arm": arm,
         "seed": seed,
         "status": "recorded",
-        "key": f"{arm}{seed}",
+        "key": f"{spec_hash([arm, seed])}.cpu.fp32",
         "device": "cpu",
         "precision": "fp32",
         "record": full | extra,
@@ -66,12 +71,73 @@ def test_thinking_is_what_passes_beyond_the_trained_ones_add():
     assert e.estimate == pytest.approx(np.mean([0.5, 0.49])) and e.n == 2  # from guessing to solved
     row = table.loc["8 passes"]
     assert (row["trained"], row["between"], row["beyond"]) == pytest.approx((np.mean([1, 1, 0.5, 0.99, 0.99, 0.5]), 0.5, 0.5))
-    assert row.beyond_most == pytest.approx(0.995) and row.passes == 2
+    assert row.beyond_most == pytest.approx(0.995) and (row.read_at, row.most_trained, row.most) == (2, 2, 16)
+    assert e.p == pytest.approx(table.q["8 passes"] / 2)  # two arms have an effect
     lost = hops_frame()
     for i in lost[lost.arm == "8 passes"].index:
         lost.at[i, "record"]["detail"]["accuracy"][2] = 0.0  # after its trained passes it names an element on the way
     assert report.thinking(lost, "full").set_index("arm").thinking["8 passes"].estimate == pytest.approx(e.estimate)  # a guess is as cheap
     assert table.thinking["8 passes, untied"] is None and table.thinking["TRM"] is None and table.thinking["1 pass"].estimate == 0
+
+
+def test_passes_of_training_are_no_thinking_time():
+    df = hops_frame()
+    for r in df[df.arm == "8 passes"].record:
+        r["spec"]["model"]["random_passes"] = True  # 1 … 3 passes
+    e = report.thinking(df, "full").set_index("arm").thinking["8 passes"]
+    assert e.estimate == pytest.approx(np.mean([0.5, 0.49]))
+    for r in df[df.arm == "8 passes"].record:
+        r["spec"]["model"]["passes"] = 3  # 1 … 5: k = 5 is solved in training already, k = 6 is left
+    row = report.thinking(df, "full").set_index("arm").loc["8 passes"]
+    assert row.thinking.estimate == pytest.approx(np.mean([0.5, 0.49]) / 2) and (row.read_at, row.most_trained) == (3, 5)
+    supervised = {"spec": {"model": {"passes": 2}, "train": {"n_sup": 4}}}  # the state is carried on: as many as eight passes
+    assert report.passes_of(supervised) == report.trained_most(supervised) == 8
+
+
+def test_more_passes_are_read_once_all_seeds_of_an_arm_were_measured(store):
+    df, more = hops_frame(), {"accuracy": np.ones((33, 6)), "nll": np.zeros((33, 6))}
+    keys = {(r.arm, r.seed): r.key for r in df.itertuples()}
+    for at in (("8 passes", 0), ("8 passes", 1), ("1 pass", 0)):
+        store.add_evaluation({"experiment": "hops", "name": "longer", "runs": [keys[at]], "result": more})
+    longer = report.longer(store, df)
+    assert report.cube(longer, "8 passes").shape == (2, 33, 6) and report.cube(longer, "1 pass").shape == (2, 17, 6)
+    assert report.cube(df, "8 passes").shape == (2, 17, 6)  # the records themselves are untouched
+    assert report.thinking(longer, "full").set_index("arm").most["8 passes"] == 32
+    assert len(report.longer(store, df[:0])) == 0
+
+
+def test_more_passes_are_measured_on_the_windows_of_the_record():
+    task = FillTask(Spec("hops", replace(SMALL, sees="window", passes=2), Hops(length=3, starts=2, trained=(1, 2)), TrainConfig(), 0))
+    model = task.model().eval()
+    found, detail = fill_evaluations.longer(task, model), task.final(model)["detail"]
+    assert found["accuracy"].shape == found["nll"].shape == (33, 3)
+    assert np.allclose(found["nll"][:17], detail["nll"]) and np.array_equal(found["accuracy"][:17], detail["accuracy"])
+
+
+def test_what_is_measured_of_which_arm():
+    wanted = {r.arm: fill_evaluations.wanted(r.arm, r.spec) for r in hops.grid("full")}
+    assert wanted["8 passes"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
+    assert wanted["8 passes, untied"] == wanted["0 passes, 4 blocks"] == []
+    assert [a for a, names in wanted.items() if "longer" in names] == report.may_go_on("full")
+
+
+def test_alignment_is_shown_only_where_the_question_is_read_again(store):
+    rows = [record(arm, s, {}, model=m) for arm, m in (("a", {"rereads": True}), ("b", {})) for s in range(2)]
+    df = pd.DataFrame(rows)
+    for r in df.itertuples():
+        result = {"alignment": [0.1 * r.seed] * 16}
+        store.add_evaluation({"experiment": "hops", "name": "alignment", "runs": [r.key], "result": result})
+    found = report.alignments(store, df)
+    assert list(found) == ["a"] and found["a"][1] == pytest.approx([0.05] * 16)
+
+
+def test_the_optimum_of_a_reader_of_one_pointer_a_pass():
+    df = hops_frame()
+    for r in df[df.arm == "8 passes"].record:
+        r["detail"]["nll"] = np.full((17, 6), 0.2)
+    found = report.nll_by_length(df, "8 passes", (1, 4, 99))
+    assert list(found) == [1, 4] and found[4][-1] == pytest.approx([0, 0, 0, 0, math.log(2), math.log(2)])
+    assert found[1][1] == pytest.approx([0.2] * 6) and report.nll_by_length(df, "TRM", (1,)) == {}
 
 
 @pytest.mark.parametrize("speed, slope", [(1, 1.0), (0.5, 2.0)])
@@ -98,7 +164,7 @@ def dial_frame():
     rows = []
     for arm, gain, flops in (("parallel", 0.0, 100), ("8 passes", 0.0, 400), ("4 samples", 0.5, 300)):
         for s in range(2):
-            joint = {"coordination": [0, gain + 0.1 * s * bool(gain)], "coordination_ab": [0, 1.0], "coordination_ba": [0, 1.2], "parallel": [4.0, 4.0 - gain],
+            joint = {"coordination": [0, gain + 0.1 * s * bool(gain)], "coordination_ab": [0, 1.0], "coordination_ba": [0, 1.2], "parallel": [2.8, 2.8 - gain], "ab": [2.8, 1.7], "ba": [2.8, 1.5],
                      "flops": {"at once": flops, "one by one": 2 * flops}}  # fmt: skip
             data = {"doses": [0.0, 1.0], "symbols": 4}
             rows.append(
@@ -125,19 +191,97 @@ def test_coordination_recovered_by_each_way():
     assert report.blank_nll(dial_frame(), "parallel")[1] == pytest.approx([1.4, 1.4])
 
 
+def test_three_blanks_are_charged_for_the_order_that_they_are_filled_in(monkeypatch):
+    """Filling is the mean over the orders: it costs one order's FLOPs, which the mixture of all six would not."""
+    names = orders_of(3)
+    result = {"parallel": 9.0, "filled": 5.0, "coordination": 0.0, "flops": {"at once": 1, "one by one": 3}} | {
+        o: 6.0 + i for i, o in enumerate(names)
+    }
+    arm = "baseline (1–3 blanks)"
+    monkeypatch.setattr(compare, "evaluation_frame", lambda *_: {(arm, s): {"3 distant": result} for s in range(2)})
+    found = report.language_coordination(None, dial_frame(), "distant", 3)
+    assert found["filling"] == [(arm, 3, pytest.approx(9 - np.mean(range(6, 12))), pytest.approx(0.5), pytest.approx(0.5))]
+
+
+def test_the_comparisons_fixed_beforehand_by_hand():
+    first = report.primary(hops_frame(), dial_frame()).set_index(["arm", "rival"])
+    depth, time, asked, passes, filled = (first.loc[c[:2]] for c in report.PRIMARY)
+    assert depth.effect.estimate == pytest.approx(np.mean([1, 1, 0.5, 0.99, 0.99, 0.5]) - 0.5)
+    assert time.effect.estimate == pytest.approx(np.mean([0.5, 0.49])) and asked.effect is None  # those arms are not there
+    assert passes.same and passes.effect.estimate == 0 and filled.effect.estimate == pytest.approx(1.2 / math.log(4))
+    assert compare.reading(first.reset_index().iloc[2]) == "pending" and (first.p_holm.dropna() >= 0).all()
+    empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
+    assert report.primary(empty, empty).effect.isna().all()
+
+
+def test_steps_that_text_needs_are_read_from_arms_with_fewer_passes():
+    def frame(**nll):
+        rows = [record(a, s, {}, experiment="masked") | {"nll_b": v + 0.001 * s} for a, v in nll.items() for s in range(2)]
+        return pd.DataFrame(rows)
+
+    ladder = {0: "none", 1: "one"}
+    assert report.steps_needed(frame(none=4.0, full=4.0), "full", ladder, 3) == 0
+    assert report.steps_needed(frame(none=3.0, full=4.0), "full", ladder, 3) == 0  # better is as well as
+    assert report.steps_needed(frame(none=5.0, one=4.0, full=4.0), "full", ladder, 3) == 1
+    assert report.steps_needed(frame(none=5.0, one=5.0, full=4.0), "full", ladder, 3) == 3
+    assert report.steps_needed(frame(none=5.0, full=4.0), "full", ladder, 3) is None  # one pass may have been enough
+
+
 def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
-    points, missing = report.answer(store, {"hops": empty, "dial": empty, "masked": empty}, "full")
-    assert points == [] and {"hops", "dial", "two blanks", "Sudoku"} <= set(missing)
-    points, missing = report.answer(store, {"hops": hops_frame(), "dial": dial_frame(), "masked": empty}, "full")
-    by_task = {p["task"]: p for p in points}
-    gains = [by_task[f"hops, k = {k}"]["gain"] for k in (2, 4)]  # with as many passes as were tested
-    assert gains == pytest.approx([0.99, 0.99]) and by_task["hops, k = 2"]["depth"] == 2 and "hops, k = 8" not in by_task
-    assert by_task["dial, 1.39 nats"]["gain"] == 0 and by_task["dial, 1.39 nats"]["coordination"] == pytest.approx(math.log(4))
-    assert "hops" not in missing and "two blanks" in missing
-    table = report.advice({"hops": hops_frame(), "dial": dial_frame(), "masked": empty})
-    assert table.set_index("spend on").expect["filling one by one"] == "79% [79%, 79%] of the shared nats"
-    assert (report.advice({"hops": empty, "dial": empty, "masked": empty}).expect == "not recorded yet").all()
+    tasks, missing = report.answer(store, {"hops": empty, "dial": empty, "masked": empty}, "full")
+    assert tasks == [] and {"hops", "dial", "two blanks", "Sudoku"} <= set(missing)
+    frames = {"hops": hops_frame(), "dial": dial_frame(), "masked": empty}
+    tasks, missing = report.answer(store, frames, "full")
+    by_task = {t["task"]: t for t in tasks}
+    near, far = by_task["hops, k = 2"], by_task["hops, k = 4"]  # trained with two passes
+    assert near["trained"].estimate == pytest.approx(0.495) and near["thinking"].estimate == 0 and near["depth"] == 2
+    assert far["trained"].estimate == 0 and far["thinking"].estimate == pytest.approx(0.495) and "hops, k = 8" not in by_task
+    dose = by_task["dial, 1.39 nats"]
+    assert dose["trained"].estimate == dose["thinking"].estimate == 0 and dose["coordination"] == pytest.approx(math.log(4))
+    assert near["thin"] == ["one synthetic language", "2 seeds"] and "hops" not in missing and "two blanks" in missing
+    key = report.answer_table(tasks)
+    assert key.iloc[0].tolist() == [" 1  hops, k = 2", "+50 [+43, +56] pt", "+0 [+0, +0] pt", "2 †"]
+    table = report.advice(frames).set_index("spend on")
+    assert (
+        table.expect["filling one by one"] == "79% [79%, 79%] of the shared nats"
+        and table.records["filling one by one"] == "dial: parallel"
+    )
+    assert table.evidence["filling one by one"] == "2 seeds; thin: one synthetic language, few seeds"
+    assert "[dial: parallel](../notebooks/06_when.ipynb#Three-ways" in report.advice_links(table.reset_index())
+    nothing = {"hops": empty, "dial": empty, "masked": empty}
+    assert (report.advice(nothing).expect == "not recorded yet").all()
+    learned = report.learned(store, *frames.values(), tasks, "full")
+    assert "passes **paid** for *8 passes* (+49.5 points" in learned and "Pending on hops: " in learned and "grow like" in learned
+    assert report.learned(store, *nothing.values(), [], "full").startswith("- Pending on hops: 8 passes, ")
+
+
+def test_advice_points_at_headings_that_exist():
+    notebooks = Path(__file__).parent.parent / "notebooks"
+    for where in report.HEADINGS.values():
+        name, heading = where.split(".ipynb#")
+        lines = (notebooks / f"{name}.py").read_text().splitlines()
+        assert any(line.lstrip("# ").replace(" ", "-") == heading for line in lines if line.startswith("# #")), where
+
+
+def test_a_caption_counts_only_the_arms_that_are_drawn():
+    df = hops_frame()
+    assert compare.label(df, "full") == "profile full, 1–2 seeds, cpu fp32"
+    assert compare.label(df, "full", ["8 passes", "TRM"]) == "profile full, 2 seeds, cpu fp32"  # TRM is not complete
+    assert compare.label(df, "full", ["TRM"]) == "profile full, no records yet"
+
+
+def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip():
+    df = pd.DataFrame({
+        "number": [1, 2, 3], "depth": [1, 1, np.nan], "coordination": [0.0, 0.0, np.nan], "unit": ["points", "%", "%"], "trained": [0.5, -0.1, 0.0],
+        "thinking": [0.1, np.nan, 0.0], "thin": [False, True, False],
+    })  # fmt: skip
+    ax = plots.tasks(df, plt.figure().subplots())
+    x, y = np.array([t.xy for t in ax.texts]).T
+    assert abs(x[0] - x[1]) == pytest.approx(0.5) and list(y) == [0, 0, -0.75]
+    assert [t.get_text() for t in ax.get_xticklabels()][:3] == ["not known", "none", "1"]
+    assert ax.get_yticklabels()[0].get_text() == "not\nmeasured" and len(ax.collections) == 5  # no disc where nothing was tested
+    plt.close("all")
 
 
 @pytest.mark.parametrize("experiment, arms", [(hops, 17), (dial, 8)])

@@ -9,15 +9,16 @@ import jinja2
 import mistune
 import numpy as np
 
-from trmlib import claims, compare
+from trmlib import claims, compare, stats
 from trmlib.errors import TrmError
-from trmlib.experiments import autoregressive_report, capacity_report, masked_report, shakespeare_report, sudoku_report, when_report
+from trmlib.experiments import autoregressive_report, capacity_report, grid, masked_report, shakespeare_report, sudoku_report, when_report
 from trmlib.experiments.capacity import TIMES
 from trmlib.export import percent
 from trmlib.figures import known, note
 from trmlib.tables import shown
 
 PENDING = "(pending)"
+STOPPING = ("with_stopping", "equal_steps_best", "equal_steps_last")  # rules by which identical models are compared
 WORDS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -61,45 +62,70 @@ def page(article, figures):
 
 
 def values(store, profile="full"):
-    """What the template may name: `claims` by id, and a namespace a chapter. Chapters show `profile`, or the cut one where it has no record."""
+    """What the template may name: `claims` by id, and a namespace a chapter. Chapters show `profile`, or the cut one where it has more to show."""
     frames = {name: shown(store, name, profile) for name in (*claims.REPORTS, "hops", "dial")}
     rows, _ = claims.judged(store, profile)
     df = {name: frame for name, (frame, _) in frames.items()}
-    about = {name: compare.label(frame, used) for name, (frame, used) in frames.items()}
     return {
         "claims": {c.id: claim(c, f) for c, f in rows},
-        "tally": claims.tally(rows),
-        "counts": {word: sum(f.verdict == word for _, f in rows) for word in claims.VERDICTS} | {"all": len(rows)},
-        "about": about,
-        "shakespeare": shakespeare(store, df["shakespeare"]),
-        "masked": masked(df["masked"]),
+        "counts": counts(rows),
+        "sources": [source(**s) for s in claims.load()[0].values()],
+        "about": {name: about(frame, used) for name, (frame, used) in frames.items()},
+        "shakespeare": shakespeare(store, *frames["shakespeare"]),
+        "masked": masked(*frames["masked"]),
         "autoregressive": autoregressive(df["autoregressive"]),
         "capacity": capacity(df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
-        "hops": hops(df["hops"], profile),
+        "hops": hops(when_report.longer(store, df["hops"]), profile),
         "dial": dial(df["dial"]),
         "language": language(store, df["masked"]),
         "runs": sum(len(frame) for frame in df.values()),
-        "number": lambda n: WORDS[n] if 0 <= n < len(WORDS) else str(n),
+        "number": number,
     }
 
 
+def number(n):
+    """A count as one writes it in prose."""
+    return WORDS[n] if 0 <= n < len(WORDS) else str(n)
+
+
 def claim(c, f):
-    """A claim of the ledger as the template sees it; what was measured is said once."""
-    measured = claims.measured(f, c.unit)
+    """A claim of the ledger as the template sees it; `link` is its verdict, leading to the cell that shows it."""
     return SimpleNamespace(
         claimed=c.claimed,
-        measured=measured,
-        verdict=f.verdict,
-        why=f.why.removeprefix(measured).removeprefix("; "),
-        seeds=f.n,
+        measured=claims.measured(f, c.unit),
+        link=claims.link(f"**{f.verdict}**", c, "../notebooks/"),
         open=f.verdict == "open",
-        short=c.short,
+        against=f.verdict == "inconclusive" and f.why.startswith("reads “not reproduced"),  # by records that cannot refute
     )
+
+
+def counts(rows):
+    """How many claims there are, how many of each verdict, and of those that need no run ("computed") how many hold."""
+    computed = [f.verdict for c, f in rows if claims.RULES[c.rule].computed]
+    run = [f.verdict for c, f in rows if not claims.RULES[c.rule].computed]
+    found = {word.replace(" ", "_"): run.count(word) for word in claims.VERDICTS}
+    return SimpleNamespace(all=len(rows), computed=len(computed), hold=computed.count("reproduced"), **found)
+
+
+def source(title, address):
+    """A line of the list of sources."""
+    title = title.split(", as ")[0]
+    return f"*{title}*" + (f", [{address.removeprefix('https://')}]({address})" if address else "")
+
+
+def about(df, profile):
+    """What the numbers of a chapter rest on."""
+    return f"{'' if profile == 'full' else 'cut training, '}{number(compare.enough(df))} seeds"
 
 
 def share(v):
     return PENDING if v is None or not math.isfinite(v) else f"{100 * v:.0f} %"
+
+
+def fine(v):
+    """A share with a decimal."""
+    return PENDING if v is None or not math.isfinite(v) else f"{100 * v:.1f} %"
 
 
 def perplexity(v):
@@ -110,87 +136,176 @@ def said(effect):
     return percent(effect) if effect else PENDING
 
 
+def points(effect):
+    return when_report.points(effect).replace("-", "−") if effect else PENDING
+
+
 def change(df, arm, rival):
     return said(compare.effect(df, arm, rival))
 
 
-def shakespeare(store, df):
+def shakespeare(store, df, profile):
     leaking, honest = (shakespeare_report.ladder(df).iloc[i] for i in (1, -1))  # both with one table of characters
     others = shakespeare_report.other_starts(store, df)
     of = others[(others.arm == "target") & (others.start != "target")]
-    best = of.ppl.min() if len(of) else None
+    tables = shakespeare_report.two_tables(df)
+    word, e = shakespeare_report.verdict(df)
+    parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
-        leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=change(df, "mask", "baseline"),
-        recursion=change(df, "mask", "parallel"), other_start=perplexity(best), done=len(df) > 0,
+        claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
+        worse=e is not None and e.low > 0, recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
+        other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"),
+        two_tables=tables and f"{tables['best']:.1f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
+        unlearnt={"mask", "parallel"} <= set(shakespeare_report.unlearnt(store, df)), counted=shakespeare_report.references(store, df) is not None,
     )  # fmt: skip
 
 
-def masked(df):
+def masked(df, profile):
     claimed, (word, e), same = masked_report.CLAIMED, masked_report.verdict(df), masked_report.identical_models(df)
-    alike = None if same is None else np.mean(np.abs(same["with_stopping"]) >= -claimed["change"])
+    alike = {
+        k: None if v is None else float(np.mean(np.abs(v) >= -claimed["change"])) for k, v in (same or dict.fromkeys(STOPPING)).items()
+    }
+    first = compare.primary(df, masked_report.PRIMARY)
+    partner = first[first.rival == "random-partner"].iloc[0]
+    restored, plain = masked_report.unequal_steps(df, "joint"), compare.effect(df, "4-blocks", "baseline")
+    cost = lambda of: df[df.arm == "4-blocks"].iloc[0][of] / df[df.arm == "joint"].iloc[0][of]  # noqa: E731
+    both = e is not None and plain is not None
+    depth = {arm: int(df[df.arm == arm].iloc[0].serial_depth) for arm in ("4-blocks", "joint")} if both else {}
     return SimpleNamespace(
-        claimed_baseline=claimed["baseline_ppl"], claimed_trm=claimed["trm_ppl"], claimed_change=f"{-100 * claimed['change']:.1f} % less",
-        change=change(df, "joint", "baseline"), seeds=e.n if e else 0, artefact=word.startswith("artefact"), plain_depth=change(df, "4-blocks", "baseline"),
-        one_pass=change(df, "joint", "1-pass"), random_partner=change(df, "random-partner", "joint"),
-        restored=said(masked_report.unequal_steps(df, "joint")), restored_baseline=said(masked_report.unequal_steps(df, "baseline")), alike=share(alike),
+        claimed_baseline=claimed["baseline_ppl"], claimed_trm=claimed["trm_ppl"], claimed_change=f"{-100 * claimed['change']:.1f} %",
+        kept=f"{max(claimed['baseline_curve']):,}", last=f"{max(claimed['trm_curve']):,}",
+        change=said(e), seeds=e.n if e else 0, planned=planned("masked", "joint", profile), artefact=word.startswith("artefact"),
+        restored=said(restored), at_claim=restored is not None and not restored.excludes(claimed["change"]),
+        restored_baseline=said(masked_report.unequal_steps(df, "baseline")),
+        alike=fine(alike["with_stopping"]), alike_best=fine(alike["equal_steps_best"]), alike_last=fine(alike["equal_steps_last"]),
+        stopping=same is not None and alike["with_stopping"] > max(alike["equal_steps_best"], alike["equal_steps_last"]),
+        steady=same is not None and alike["equal_steps_best"] < alike["equal_steps_last"],
+        random_partner=change(df, "random-partner", "joint"), needs_no_partner=bool(partner["effect"] and partner["same"]),
+        one_pass=change(df, "joint", "1-pass"), plain_depth=said(plain), buys=plain is not None and plain.high < 0,
+        compute=f"{cost('inference_flops'):.1f}" if both else PENDING, training=f"{cost('train_flops'):.1f}" if both else PENDING,
+        plain_serial=depth.get("4-blocks"), serial=depth.get("joint"),
     )  # fmt: skip
+
+
+def planned(experiment, arm, profile):
+    """How many seeds of an arm were fixed beforehand."""
+    return len({r.spec.seed for r in grid(profile) if (r.spec.experiment, r.arm) == (experiment, arm)})
 
 
 def capacity(df):
-    (word, why), (eff, e, _) = capacity_report.law_verdict(df), capacity_report.efficiency_verdict(df)
+    word, _ = capacity_report.law_verdict(df)
+    table, fit = capacity_report.law(df)
+    turned = capacity_report.turned(df)
+    leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
+    _, e, bound = capacity_report.efficiency_verdict(df)
     return SimpleNamespace(
-        law=word, why=why, mismatch=capacity_report.law_verdict(df, "leaking", "last")[0], times=TIMES, efficiency_verdict=eff,
-        efficiency=f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]" if e else PENDING, done=len(df) > 0,
+        done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
+        reached=f"{table.reached.min():.1f}" if len(table) else PENDING, times=TIMES,
+        at=f"{10**fit[1].estimate:.2g} [{10**fit[1].low:.2g}, {10**fit[1].high:.2g}]" if fit else None,
+        leaking=int(leaking.seeds.sum()) if len(leaking) else 0, leaking_turned=int(leaking.turned.sum()) if len(leaking) else 0,
+        efficiency=capacity_report.times(e, bound) if e else None,
     )  # fmt: skip
 
 
 def autoregressive(df):
     word, ppl = autoregressive_report.verdict(df)
     of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
+    e = compare.effect(df, "TRM", "baseline")
     return SimpleNamespace(
-        leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"),
-        change=change(df, "TRM", "baseline"), compute=change(df, "TRM", "baseline-compute"), done=word != "open",
+        leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
+        artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
+        compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
     )  # fmt: skip
 
 
 def sudoku(store, df, profile):
     accuracy = lambda arm: share(compare.scores(df, arm, sudoku_report.METRIC).mean()) if compare.complete(df, arm) else PENDING  # noqa: E731
-    points = lambda e: when_report.points(e) if e else PENDING  # noqa: E731
     (steps, gain), hard, done = sudoku_report.longer_gain(store, df), sudoku_report.harder(store, df), compare.complete(df, "TRM")
+    by_step = sudoku_report.by_step(df, ["TRM"]).get("TRM")
+    b = sudoku_report.budgets(store, df, "random starts") if len(df) else None
     return SimpleNamespace(
-        accuracy=accuracy("TRM"), starts=accuracy("random starts"), gain=points(gain), settled=gain is not None and gain.high < compare.SAME,
-        longer_steps=steps, harder=points(hard and hard[-1]), trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, full=profile == "full",
+        claimed=f"{100 * sudoku_report.CLAIMED['TRM']:.0f} %", accuracy=accuracy("TRM"), starts=accuracy("random starts"), first=share(by_step[1][0]) if by_step else PENDING,
+        longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=gain and compare.change(gain, sudoku_report.METRIC),
+        still=gain is not None and max(abs(gain.low), abs(gain.high)) < 0.0005,
+        harder=hard and hard[-1] and compare.change(hard[-1], sudoku_report.METRIC), harder_gains=bool(hard and hard[-1]) and hard[-1].low > 0,
+        most_starts=b and b["starts"][-1], trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, cut=profile != "full",
     )  # fmt: skip
+
+
+HOPS = {  # arm of the language of hops → what its model is, in words
+    "8 passes": "eight passes", "4 passes": "four passes", "2 passes": "two passes", "1 pass": "one pass",
+    "4 passes, within reach": "four passes, asked in training only for what four can reach",
+    "2 passes, within reach": "two passes, asked in training only for what two can reach",
+    "8 passes, no curriculum": "eight passes, all lengths from the start", "8 passes, random": "a random number of passes",
+    "8 passes, untied": "eight blocks of their own", "8 passes, commits": "eight passes that write a word down each",
+    "8 passes, every": "eight passes, each of them trained to answer", "8 passes, blind": "eight passes that do not read the input again",
+    "TRM": "TRM’s own recursion", "TRM, full gradient": "TRM’s own recursion, gradient through all of it",
+    "2 passes × 4 supervised": "two passes, supervised four times", "4 passes, whole window": "four passes of every position",
+    "0 passes, 4 blocks": "four plain blocks",
+}  # fmt: skip
 
 
 def hops(df, profile):
-    table = when_report.thinking(df, profile).set_index("arm")
-    grown = when_report.growth(df, "8 passes") if len(df) else None
-    at = lambda arm, column: share(table.loc[arm].get(column)) if arm in table.index and table.loc[arm].seeds else PENDING  # noqa: E731
-    gains = {arm: e for arm, e in table.thinking.items() if e is not None}
-    names = lambda keep: ", ".join(a for a, e in gains.items() if keep(e)) or "none"  # noqa: E731
+    """`arm(name)`: what is said of a model; `gaining`: names of those that passes beyond training help; `loop`: against untied blocks."""
+    table = {r["arm"]: r for r in when_report.thinking(df, profile).to_dict("records")}
     lang = when_report.language(df) if len(df) else None
+    guess = when_report.guess(df) if lang else math.nan
+
+    def arm(name):
+        c, e = when_report.cube(df, name), table[name]["thinking"]
+        if c is None:
+            return SimpleNamespace(done=False, gains=False, guesses=False)
+        own, k, tested = when_report.trained_most(when_report.whole(df, name)[0]), when_report.kinds(df, name), c.shape[1] - 1
+        at = lambda kind, passes: c[:, passes, k[kind]].mean() if len(k[kind]) else math.nan  # noqa: E731
+        beyond = at("beyond", own), at("beyond", tested)
+        return SimpleNamespace(
+            done=True, name=HOPS[name], passes=own, tested=tested, parameters=int(table[name]["parameters"]), trained=share(at("trained", own)),
+            between=share(at("between", own)), beyond=share(beyond[0]), most=share(beyond[1]), gain=points(e), gains=e is not None and e.low > 0,
+            less=beyond[0] < guess - compare.SAME, reaches=max(beyond) > guess + compare.SAME, guesses=max(abs(v - guess) for v in beyond) < compare.SAME,
+        )  # fmt: skip
+
+    able = [arm(name) for name in table if table[name]["thinking"] is not None]
+    grown = when_report.growth(df, "8 passes") if len(df) else None
+    loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(
-        per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, seen=at("8 passes", "trained"), unseen=at("8 passes", "between"),
-        beyond=at("8 passes", "beyond"), beyond_most=at("8 passes", "beyond_most"), guess=share(1 / lang.chains) if lang else PENDING,
-        asked_too_much=at("4 passes", "beyond_most"), within_reach=at("4 passes, within reach", "beyond_most"), longest=max(lang.trained) if lang else PENDING,
-        length=max(lang.groups) if lang else PENDING, gaining=names(lambda e: e.low > 0), flat=names(lambda e: e.low <= 0), seeds=compare.enough(df) if len(df) else 0,
+        arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
+        longest=max(lang.trained) if lang else 0, length=max(lang.groups) if lang else 0, able=len(able),
+        gaining=[a.name for a in able if a.gains], asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
+        saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
+
+
+def no_worse(df, arm, rival):
+    """Is an arm no worse than another by two points on the lengths of training, with its own passes? None before both are complete."""
+    x, y = when_report.cube(df, arm), when_report.cube(df, rival)
+    if x is None or y is None:
+        return None
+    at = when_report.kinds(df, arm)["trained"]
+    own = lambda c, name: c[:, when_report.passes_of(when_report.whole(df, name)[0]), at].mean(1)  # noqa: E731
+    return stats.paired(own(x, arm), own(y, rival)).low > -compare.SAME
 
 
 def dial(df):
-    if not len(df):
-        return SimpleNamespace(**dict.fromkeys(("nats", "passes", "samples", "samples_cost", "filling", "filling_cost"), PENDING), seeds=0)
+    if not len(df) or not all(when_report.whole(df, arm) for arm in when_report.arms("dial", df.record.iloc[0]["profile"])):
+        return SimpleNamespace(done=False, nats=PENDING)
     lang = when_report.language(df)
     last = len(lang.groups) - 1
     ways, dose = when_report.recovered(df, last), lang.groups[last]
-    best = {way: max(points, key=lambda p: p[2]) for way, points in ways.items()}
-    cost = lambda way: f"{best[way][1] / ways['passes'][0][1]:.1f}" if way in best else PENDING  # noqa: E731
-    of = lambda way: share(best[way][2] / dose) if way in best else PENDING  # noqa: E731
+    best = {way: cheapest(points) for way, points in ways.items()}
+    cost = lambda way: f"{best[way][1] / ways['passes'][0][1]:.1f}"  # noqa: E731
+    none = max(abs(p[2]) for g in range(last + 1) for p in when_report.recovered(df, g)["passes"]) < 0.005
+    starts = best["samples"][0].split()[0]
     return SimpleNamespace(
-        nats=f"{dose:.2f}", passes=of("passes"), samples=of("samples"), samples_cost=cost("samples"), filling=of("filling"),
-        filling_cost=cost("filling"), symbols=lang.symbols, seeds=compare.enough(df),
+        done=True, nats=f"{dose:.2f}", none=none, passes=share(best["passes"][2] / dose), samples=share(best["samples"][2] / dose),
+        samples_cost=cost("samples"), starts=starts, enough=starts == str(lang.symbols), filling=share(best["filling"][2] / dose),
+        filling_cost=cost("filling"), filling_with=best["filling"][0], symbols=lang.symbols,
     )  # fmt: skip
+
+
+def cheapest(points):
+    """Of [(arm, FLOPs, mean, low, high)] the cheapest whose interval meets that of the best."""
+    best = max(points, key=lambda p: p[2])
+    return min((p for p in points if p[4] >= best[3]), key=lambda p: p[1])
 
 
 def language(store, df):
@@ -199,5 +314,5 @@ def language(store, df):
     nats = lambda v: PENDING if v is None else f"{v:.2f}".replace("-", "−")  # noqa: E731
     return SimpleNamespace(
         **{f"{way}_{where}": nats(best(where, way)) for way in ("passes", "samples", "filling") for where in found},
-        done=bool(found["neighbours"]),
+        done=all(found[where].get(way) for where in found for way in ("passes", "samples", "filling")),
     )

@@ -6,9 +6,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from trmlib.data.sequences import Characters, SequenceConfig, ids
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
-from trmlib.runs import REPOSITORY, write_atomically
+from trmlib.models.chunk import ChunkLM
+from trmlib.runs import REPOSITORY, Spec, write_atomically
 
 FOLDER = REPOSITORY / "data" / "checkpoints"
 
@@ -21,9 +23,12 @@ def keep(store, key, name):
     record = next((r for k, r in store.records().items() if k == key), None)
     if record is None:
         raise TrmError(f"run {key} has no record; `trm list` names the runs")
-    about = {k: record[k] for k in ("hash", "experiment", "arm", "profile", "seed", "metrics", "steps")}
-    if words := getattr(module(record["experiment"]).Task(run_of(record["hash"]).spec), "vocab", None):
+    about = {k: record[k] for k in ("hash", "experiment", "arm", "profile", "seed", "metrics", "steps", "spec")}
+    task = module(record["experiment"]).Task(run_of(record["hash"]).spec)
+    if words := getattr(task, "vocab", None):
         about["words"] = list(words)  # a model of words says nothing without them
+    elif isinstance(text := getattr(task, "text", None), Characters):  # nor one of characters; and it reads something before a short prompt
+        about |= {"words": list(text.table), "before": text.decode(text.validation[: task.config.context])}
     write_atomically(target, save(load_file(path), {"trm": json.dumps(about)}))
     return target
 
@@ -34,6 +39,16 @@ def run_of(name):
     if run is None:
         raise TrmError(f"no grid knows the run {name}; keep a checkpoint of another one")
     return run
+
+
+def spec_of(about):
+    """The spec of a kept run, which no grid need have any more: the fields that were kept, in configs of the kinds that its experiment has."""
+    if "spec" not in about:
+        return run_of(about["hash"]).spec
+    like, fields = next(r.spec for p in PROFILES for r in module(about["experiment"]).grid(p)), about["spec"]
+    tuples = lambda values: {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # noqa: E731
+    parts = {k: type(getattr(like, k))(**tuples(fields[k])) for k in ("model", "data", "train")}
+    return Spec(about["experiment"], **parts, seed=about["seed"])
 
 
 def names():
@@ -50,10 +65,23 @@ def load(name):
         with safe_open(path, "pt") as f:
             about = json.loads(f.metadata()["trm"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-        run = run_of(about["hash"])
+        spec = spec_of(about)
         torch.manual_seed(0)
-        model = module(run.spec.experiment).build(run.spec)
+        model = build(spec, about)
         model.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
         raise TrmError(f"checkpoint {path} is damaged ({str(e).splitlines()[0]}); restore it (git checkout)") from None
-    return model.eval(), run.spec, about
+    return model.eval(), spec, about
+
+
+def build(spec, about):
+    """A fresh model of a spec; one of characters knows how many from what was kept with it, not from the corpus."""
+    if isinstance(spec.data, SequenceConfig):
+        return ChunkLM(spec.model, len(about["words"]), spec.data.context, spec.data.chunk)
+    return module(spec.experiment).build(spec)
+
+
+def characters(about):
+    """What a kept model of characters needs of its corpus."""
+    table, none = tuple(about["words"]), ids("", ())
+    return Characters(table, (), none, ids(about["before"], table), none, {})

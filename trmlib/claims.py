@@ -149,11 +149,12 @@ def known_arms(experiment):
     return frozenset(r.arm for r in module(experiment).grid("full"))
 
 
-def rule(f=None, *, computed=False, level=False):
-    """Enters a function into RULES. `computed`: it needs no records; `level`: it judges a level, of which a cut profile says nothing."""
+def rule(f=None, *, computed=False, level=False, null=False):
+    """Enters a function into RULES. `computed`: it needs no records; `level`: it judges a level, of which a cut profile says nothing;
+    `null`: it is about a claim that there is *no* effect, which a cut profile can refute and never show."""
     if f is None:
-        return lambda f: rule(f, computed=computed, level=level)
-    f.computed, f.level = computed, level
+        return lambda f: rule(f, computed=computed, level=level, null=null)
+    f.computed, f.level, f.null = computed, level, null
     RULES[f.__name__] = f
     return f
 
@@ -173,7 +174,7 @@ def judge(claim, df, store, profile):
     finding = f(claim, df, store)
     if finding.verdict not in VERDICTS:
         raise TrmError(f"claim {claim.id}: rule {claim.rule} says {finding.verdict!r}; expected one of {', '.join(VERDICTS)}")
-    return limited(replace(finding, profile=profile), claim, df, f.level)
+    return interim(limited(replace(finding, profile=profile), claim, df, f), claim, df, profile)
 
 
 def pending(df, arms):
@@ -184,10 +185,22 @@ def pending(df, arms):
     return ", ".join(f"{a} ({have.get(a, 0)} of {compare.enough(df)} seeds)" for a in arms if have.get(a, 0) < compare.enough(df))
 
 
+def interim(finding, claim, df, profile):
+    """A finding that says so where more seeds than stand were planned."""
+    planned = {a: {r.spec.seed for r in grid(profile) if (r.spec.experiment, r.arm) == (claim.chapter, a)} for a in claim.arms}
+    few = min(
+        ((df[df.arm == a].seed.nunique(), len(seeds)) for a, seeds in planned.items()), key=lambda pair: pair[0] - pair[1], default=(0, 0)
+    )
+    if finding.verdict == "open" or few[0] >= few[1]:
+        return finding
+    return replace(finding, why="; ".join(filter(None, (finding.why, f"interim, {few[0]} of {few[1]} seeds"))))
+
+
 def limits(claim, df, profile):
     """In what the records are not what the claim is about, as text."""
     of = df[df.arm.isin(claim.arms)]
-    found = [] if profile == "full" else [f"profile {profile}"]
+    whole = {r.spec.hash for r in grid("full")} if profile == "cpu" else set()  # some runs are the same in both
+    found = [] if profile == "full" or {r["hash"] for r in of.record} <= whole else [f"profile {profile}"]
     corpora, kinds = sorted({r["data"]["name"] for r in of.record}), sorted(set(of.device))
     if claim.scope.get("corpus") not in (None, *corpora):
         found.append(f"{' and '.join(corpora)} in place of {claim.scope['corpus']}")
@@ -196,18 +209,18 @@ def limits(claim, df, profile):
     return ", ".join(found)
 
 
-def limited(finding, claim, df, level):
-    """A finding on cut or stand-in records: it can show an effect, or a cause that makes and unmakes one; it never refutes, and says
-    nothing of a level."""
+def limited(finding, claim, df, rule):
+    """A finding on cut or stand-in records: it can show an effect, or a cause that makes and unmakes one; it never shows that there is
+    none, and says nothing of a level."""
     of = limits(claim, df, finding.profile)
     if not of or finding.verdict in ("open", "inconclusive"):
         return replace(finding, why="; ".join(filter(None, (finding.why, of)))) if of else finding
-    if level:
+    if rule.level:
         return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number")
-    if finding.verdict in ("reproduced", "artefact"):
+    if finding.verdict in (("not reproduced",) if rule.null else ("reproduced", "artefact")):
         return replace(finding, why="; ".join(filter(None, (finding.why, f"shown with {of}"))))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
-    return replace(finding, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect and never refutes")
+    return replace(finding, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect, never that there is none")
 
 
 def judged(store, profile="full", patterns=()):
@@ -219,8 +232,15 @@ def judged(store, profile="full", patterns=()):
             raise TrmError(f"no claim matches {p!r}; a pattern is an id, a chapter ({', '.join(REPORTS)}) or a source, with * and ?")
     claims = [c for c in claims if not patterns or any(named(c, p) for p in patterns)]
     frames = {chapter: shown(store, chapter, profile) for chapter in dict.fromkeys(c.chapter for c in claims)}
-    digest = spec_hash(sorted(r["digest"] for df, _ in frames.values() for r in df.record))
-    return [(c, judge(c, frames[c.chapter][0], store, frames[c.chapter][1])) for c in claims], digest
+    of = {c.id: section(c, store, profile) or frames[c.chapter] for c in claims}
+    digest = spec_hash(sorted({r["digest"] for df, _ in (*frames.values(), *of.values()) for r in df.record}))
+    return [(c, judge(c, of[c.id][0], store, of[c.id][1])) for c in claims], digest
+
+
+def section(claim, store, profile):
+    """(frame, profile) of the section of chapter 04 that a claim is about, if its cut runs are no full runs; else None."""
+    name = next((s for s in capacity.SECTIONS for a in claim.arms if claim.chapter == "capacity" and s in a), None)
+    return name and capacity.section(store, name, profile)
 
 
 def named(claim, pattern):
@@ -295,14 +315,16 @@ def split(word):
 
 def level(values, claim, tolerance=0.0):
     """A level that one run was said to have: does it lie where one more run of ours would (`interval_for_one`)? A perplexity on the scale of
-    its logarithm."""
+    its logarithm. An interval that holds the level claimed of the rival, too (args: `rival`), tells nothing."""
     log = claim.unit == "perplexity"
     values = np.asarray(values, float)
     found = shakespeare.interval_for_one(np.log(values) if log else values)
     mean, low, high = (math.exp(v) for v in found) if log else (float(v) for v in found)
     first, last = claim.value if isinstance(claim.value, (tuple, list)) else (claim.value, claim.value)
     inside = low <= last + tolerance and high >= first - tolerance
-    return Finding("reproduced" if inside else "not reproduced", "interval: where one more run would fall", mean, (low, high), len(values))
+    both = inside and low <= claim.args.get("rival", -math.inf) <= high
+    why = "interval: where one more run would fall" + (", and the rival's value lies there, too" if both else "")
+    return Finding("inconclusive" if both else "reproduced" if inside else "not reproduced", why, mean, (low, high), len(values))
 
 
 def of(df, arm):
@@ -417,7 +439,7 @@ def no_chance(claim, df, store):
     return Finding("reproduced" if share < claim.tolerance else "not reproduced", why, share, n=len(of(df, claim.arms[0])))
 
 
-@rule
+@rule(null=True)
 def converged(claim, df, store):
     """No change of perplexity from `step` to the end beyond the tolerance."""
     e = masked.unequal_steps(df, claim.arms[0], claim.arms[0], claim.args["step"])
@@ -523,7 +545,7 @@ def one_or_not(verdict, why, rows, n):
     return Finding(verdict, why, max(without), None, n, text=f"{max(without):.3f} without the shift, {min(shifted):.1f} with it")
 
 
-@rule
+@rule(null=True)
 def no_gain(claim, df, store):
     """The first arm is not better than the second by more than the tolerance."""
     e = compare.effect(df, *claim.arms)
@@ -565,10 +587,11 @@ def turned_at(claim, df, store):
 
 @rule
 def efficiency(claim, df, store):
-    word, e, outside = capacity.efficiency_verdict(df)
+    word, e, bound = capacity.efficiency_verdict(df)
     if e is None:
         return Finding("open", "the models that it is read off are pending")
-    return from_effect(e, word, "the answer lies outside the measured sizes" if outside else "")
+    why = "the answer lies beyond the models that were trained" if bound else ""
+    return from_effect(e, word, why, text=f"{capacity.times(e, bound)} times")
 
 
 @rule(level=True)

@@ -65,26 +65,32 @@ def crossed_effect(df, a, b, of="blanks"):
     seeds, _, _ = pairs(df, a, b)
     if len(seeds) < enough(df):
         return None
-    rows = {arm: df[(df.arm == arm) & df.seed.isin(seeds)].sort_values("seed").record for arm in (a, b)}
-    detail = rows[a].iloc[0]["detail"]["by_article"]
+    rows = {arm: df[(df.arm == arm) & df.seed.isin(seeds)].sort_values("seed") for arm in (a, b)}
+    detail = next((r.record["detail"]["by_article"] for arm in rows for r in rows[arm].itertuples() if r.status == "recorded"), None)
+    if detail is None:
+        return None
     weights = np.array(detail[of]) * np.array(detail["part_b"])
-    x, y = (np.array([r["detail"]["by_article"]["nll"] for r in rows[arm]]) for arm in (a, b))
+
+    def articles(r):  # a run that diverged counts as log V everywhere
+        return r.record["detail"]["by_article"]["nll"] if r.status == "recorded" else [r.nll_b] * len(weights)
+
+    x, y = (np.array([articles(r) for r in rows[arm].itertuples()]) for arm in (a, b))
     return stats.crossed(x, y, weights).relative()
 
 
-def primary(df, comparisons, metric="nll_b"):
-    """The comparisons (arm, rival, what it separates) fixed beforehand, Holm-corrected; pending ones have no effect."""
+def primary(df, comparisons, metric="nll_b", unlearnt=()):
+    """The comparisons (arm, rival, what it separates) fixed beforehand, Holm-corrected together; pending ones have no effect, and
+    count in the correction, so that no reading changes when they come. Two arms in `unlearnt` are not compared."""
     rows, share = [], is_share(metric)
     margin = SAME if share else stats.MARGIN
     for a, b, what in comparisons:
         seeds, x, y = pairs(df, a, b, metric)
         complete = len(seeds) >= enough(df)
         rows.append({"arm": a, "rival": b, "separates": what, "n": len(seeds), "effect": effect(df, a, b, metric) if complete else None,
-                     "same": stats.equivalent(x, y, margin)[1] if complete else None, "metric": metric,
+                     "same": stats.equivalent(x, y, margin)[1] if complete else None, "metric": metric, "unlearnt": {a, b} <= set(unlearnt),
                      "detectable": stats.smallest_detectable(x, y) if complete else None})  # fmt: skip
-    done = [r for r in rows if r["effect"]]
-    for r, p in zip(done, stats.holm([r["effect"].p for r in done]) if done else [], strict=True):
-        r["p_holm"] = float(p)
+    for r, p in zip(rows, stats.holm([r["effect"].p if r["effect"] else 1.0 for r in rows]), strict=True):
+        r["p_holm"] = float(p) if r["effect"] else None
     return pd.DataFrame(rows)
 
 
@@ -110,6 +116,8 @@ def reading(row):
     e = row["effect"]
     if e is None:
         return "pending"
+    if row["unlearnt"]:
+        return "neither has learnt enough to compare them"
     share = is_share(row["metric"])
     if row["same"]:
         return f"the same within ±2 {'points' if share else '%'}"
@@ -133,17 +141,19 @@ def comparison_table(first):
     return pd.DataFrame({
         "comparison": first.arm + " vs " + first.rival, "what it separates": first.separates, "seeds": first.n,
         "change": [change(r["effect"], r["metric"]) for r in rows],
-        "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}") if "p_holm" in first else "–",
+        "p (Holm)": first["p_holm"].map(lambda p: "–" if pd.isna(p) else f"{p:.3f}"),
         "detectable": [detectable(r) for r in rows], "reading": [reading(r) for r in rows],
     })  # fmt: skip
 
 
-def findings(first):
-    """The frame of `primary` as a Markdown list."""
-    return "\n".join(
+def findings(first, profile="full"):
+    """The frame of `primary` as a Markdown list; records of a cut profile are said to be such."""
+    lines = [
         f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{reading(r)}**, {change(r['effect'], r['metric'])}."
         for _, r in first.iterrows()
-    )
+    ]
+    cut = f"\n\nAll of this is at profile *{profile}*, a cut training: what makes a difference there is shown; what makes none may still at full length."
+    return "\n".join(lines) + ("" if profile == "full" else cut)
 
 
 def series(df, arms, metric="nll_b"):
@@ -167,24 +177,37 @@ def tuning(df, names, rates):
     return out
 
 
+def best_rates(df, names, rates):
+    """Each model's best learning rate by `tuning`, in words; where it lies on the edge of those tried, a better one may lie beyond."""
+    found, said = tuning(df, names, rates), []
+    for name in names:
+        tried, ppl, *_ = found.get(name, ((), ()))
+        if len(tried) < len(rates):
+            said.append(f"{name}: {len(tried)} of {len(rates)} rates recorded")
+            continue
+        best = tried[int(np.argmin(ppl))]
+        edge = ", on the edge of the grid: extend it" if best in (min(tried), max(tried)) else ""
+        said.append(f"{name}: {best:g}{edge}")
+    return f"Best learning rate on part A: {'; '.join(said)}."
+
+
 def curve_bands(df, names, value="nll"):
-    """{arm: (steps, mean, low, high)} over seeds, of the perplexity or, where `value` is no NLL, of the value itself."""
+    """{arm: (steps, mean, low, high)} over seeds, of the perplexity or, where `value` is no NLL, of the value itself; of complete arms,
+    the runs that diverged left out."""
     long, out = curves(df[df.arm.isin(names)], value), {}
     for arm in names:
-        g = long[long.arm == arm]
-        if g.seed.nunique() >= enough(df):
-            table = g.pivot(index="seed", columns="step", values=value).dropna()
+        table = long[long.arm == arm].pivot(index="seed", columns="step", values=value).dropna()
+        if complete(df, arm) and len(table) > 1:
             out[arm] = (table.columns.to_numpy(), *(np.exp(v) if value.startswith("nll") else v for v in stats.band(table.to_numpy())))
     return out
 
 
 def pass_bands(df, names, metric="nll_b"):
-    """{arm: (passes, perplexity mean, low, high)}: the read-out after each pass."""
+    """{arm: (passes, perplexity mean, low, high)}: the read-out after each pass; of complete arms, the runs that diverged left out."""
     long, out = by_pass(df[df.arm.isin(names)], metric), {}
     for arm in names:
-        g = long[long.arm == arm]
-        if g.seed.nunique() >= enough(df):
-            table = g.pivot(index="seed", columns="pass", values=metric)
+        table = long[long.arm == arm].pivot(index="seed", columns="pass", values=metric)
+        if complete(df, arm) and len(table) > 1:
             out[arm] = (table.columns.to_numpy(), *(np.exp(v) for v in stats.band(table.to_numpy())))
     return out
 
@@ -205,8 +228,9 @@ def leak_matrices(store, df):
     return {arm: {how: np.mean(ms, 0) for how, ms in probed.items()} for arm, probed in found.items()}
 
 
-def label(df, profile):
-    """What every figure says of its records: profile, seeds, device."""
+def label(df, profile, arms=None):
+    """What every figure says of its records: profile, seeds, device; of the complete ones among `arms`, where only these are drawn."""
+    df = df if arms is None else df[df.arm.isin([a for a in arms if complete(df, a)])]
     if not len(df):
         return f"profile {profile}, no records yet"
     seeds = df.groupby("arm").seed.nunique()

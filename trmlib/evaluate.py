@@ -65,6 +65,22 @@ def fill(part, i, words):
     return {"tokens": filled, "at": part["at"][:, rest], "targets": part["targets"][:, rest]}
 
 
+def weighed(logp, right, size, generator):
+    """Words (b, n) and the logs of their weights, whose weighted sum of any function of a word is its expectation under `logp`
+    (b, vocab): exact over all words, or with `size` = (M, S) unbiased, the `right` word and the M − 1 likeliest others being
+    weighted by their probabilities and S words, drawn from the rest, evenly by its probability. (The right word may be what
+    makes the other one likely; left to chance it would be missed.)"""
+    vocab = logp.shape[-1]
+    if size is None or size[0] >= vocab:
+        return torch.arange(vocab, device=logp.device).expand(len(logp), -1), logp
+    exactly, drawn = size
+    words = logp.scatter(1, right.unsqueeze(1), math.inf).topk(exactly).indices
+    rest = logp.scatter(1, words, -math.inf)
+    tail = rest.softmax(-1).multinomial(drawn, True, generator=generator)
+    even = rest.logsumexp(-1, keepdim=True) - math.log(drawn)
+    return torch.cat([words, tail], 1), torch.cat([logp.gather(1, words), even.expand(-1, drawn)], 1)
+
+
 @torch.no_grad()
 def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
     """Likelihood of all blanks of a window together, by every way of spending compute on it: dict of arrays.
@@ -75,8 +91,10 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
     one by one ab, ba, abc, … (windows,): joint NLL filling in that order, each blank given the words before it
     filled     (windows,)    joint NLL of the even mixture of all orders
     coordination, coordination_ab, … (windows,): log q(all) - Σ_i log q(i), q's *own* marginals on both sides; for a filled pair
-                             the second blank's marginal is Σ_w q(w) q(b | w), over the whole vocabulary, or estimated
-                             from `marginal_words` words drawn from q(w) (then a little too low, by Jensen)
+                             the second blank's marginal is Σ_w q(w) q(b | w), over the whole vocabulary or estimated. With
+                             `marginal_words` = (M, S): the right word and the M − 1 likeliest others exactly, and for all the
+                             rest S words drawn from it. That sum is unbiased; its logarithm is on average too low (Jensen), so
+                             that what is left of the bias makes the coordination of filling too *high*, never too low
     right      (windows,)    1 where the likeliest word of each marginal is right at every blank
     right_own  (windows,)    1 where filling from the left with the model's own words is right at every blank"""
     model.eval()
@@ -102,11 +120,7 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
         return found, p
 
     def marginal(part, p, i):  # log Σ_w q(w at i) q(the other's target | w), for pairs
-        if marginal_words is None:
-            words, weight = torch.arange(p.shape[-1], device=p.device).expand(len(p), -1), p[:, i]
-        else:
-            words = p[:, i].exp().multinomial(marginal_words, True, generator=generator)
-            weight = torch.full(words.shape, -math.log(marginal_words), device=p.device)
+        words, weight = weighed(p[:, i], part["targets"][:, i], marginal_words, generator)
         terms = []
         for w in range(words.shape[1]):
             filled = fill(part, i, words[:, w])
@@ -175,15 +189,18 @@ def orders_of(m):
 def score_chunks(model, tokens, passes=None, every_pass=False, start=None, slots=None, chunk=128):
     """NLL in nats and hit (0/1) of every slot of windows `tokens` (windows, t): two arrays (passes + 1, windows, m), or
     (1, windows, m) for the last pass alone; `start` and `slots` as in `ChunkLM`, a start of tokens (windows, m) being split with them."""
-    training = model.training
+    training, nlls = model.training, None
     model.eval()
-    nlls, hits = [], []
     for i in range(0, len(tokens), chunk):
         part = tokens[i : i + chunk]
         own = start[i : i + chunk] if isinstance(start, torch.Tensor) else start
         logits, _ = model(part, start=own, passes=passes, every_pass=every_pass, slots=slots)
         logits = logits if every_pass else logits.unsqueeze(0)  # (passes + 1 or 1, b, m, vocab)
-        nlls.append(slot_nll(logits, part).cpu())
-        hits.append((logits.argmax(-1) == part[:, -logits.shape[-2] :]).cpu())
+        nll = slot_nll(logits, part)
+        if nlls is None:  # one array from the start: small ones kept between large freed ones make the heap grow with every part
+            shape = len(nll), len(tokens), nll.shape[-1]
+            nlls, hits = np.empty(shape, np.float32), np.empty(shape, bool)
+        nlls[:, i : i + chunk] = nll.cpu()
+        hits[:, i : i + chunk] = (logits.argmax(-1) == part[:, -logits.shape[-2] :]).cpu()
     model.train(training)
-    return torch.cat(nlls, 1).numpy(), torch.cat(hits, 1).numpy()
+    return nlls, hits

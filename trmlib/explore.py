@@ -5,21 +5,25 @@ widgets to both. Only the last needs a kernel.
 """
 
 from base64 import b64encode
+from html import escape
 from io import BytesIO
+from textwrap import fill as wrapped
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import HTML, display
 
-from trmlib import checkpoints, plots, solve
+from trmlib import budget, checkpoints, compare, plots, solve
 from trmlib.data import sudoku
 from trmlib.data.text import MASK, UNK, question
 from trmlib.errors import TrmError
 from trmlib.evaluate import likeliest
 from trmlib.experiments.masked_evaluations import SENTENCES
-from trmlib.probe import dependency
+from trmlib.experiments.when_report import CHAPTERS
+from trmlib.models.chunk import ChunkLM
+from trmlib.probe import dependency, leaks
+from trmlib.tables import shown
 
 FILLED = ("masked-baseline", "masked-joint")
 
@@ -36,7 +40,8 @@ def fill(name, sentence, k=3):
 
 def draw_fill(found, title=""):
     """A table for each model, {name: `likeliest` words}: a row a pass, a column a blank."""
-    fig, axes = plt.subplots(len(found), 1, figsize=(7, 0.8 + 0.42 * sum(len(v) + 1 for v in found.values())), squeeze=False)
+    heights = [len(passes) + 1 for passes in found.values()]
+    fig, axes = plt.subplots(len(found), 1, figsize=(7, 0.9 + 0.42 * sum(heights)), squeeze=False, height_ratios=heights)
     for ax, (name, passes) in zip(axes[:, 0], found.items(), strict=True):
         cells = [[", ".join(f"{word} {p:.0%}" for word, p in blank) for blank in blanks] for blanks in passes]
         columns = [f"blank {b + 1}" for b in range(len(passes[0]))]
@@ -46,6 +51,28 @@ def draw_fill(found, title=""):
         ax.set_title(name, fontsize=10)
     fig.suptitle(title, fontsize=10)
     return fig
+
+
+def draw_words(found, k, title=""):
+    """The same after pass k as bars: a row a model, a column a blank. A model without passes says the same throughout."""
+    rows = {name: passes[min(k, len(passes) - 1)] for name, passes in found.items()}
+    fig, axes = plt.subplots(len(rows), len(next(iter(rows.values()))), figsize=(5, 0.7 + 1.5 * len(rows)), squeeze=False)
+    for i, (name, blanks) in enumerate(rows.items()):
+        for j, words in enumerate(blanks):
+            ax = axes[i, j]
+            ax.barh([w for w, _ in words], [p for _, p in words], color=plots.COLOURS[i])
+            ax.set(xlim=(0, 1), title=f"{name}, blank {j + 1}")
+            ax.title.set_fontsize(10)
+            ax.invert_yaxis()
+    fig.suptitle(wrapped(title, 50), fontsize=10)
+    return fig
+
+
+def step_through_words(said):
+    """A `stepper` over {sentence: {model: `likeliest` words}}, pass by pass."""
+    steps = [(s, found, k) for s, found in said.items() for k in range(max(map(len, found.values())))]
+    labels = [f"{s}: {'at first' if k == 0 else f'after pass {k}'}" for s, _, k in steps]
+    return stepper((draw_words(found, k, s) for s, found, k in steps), labels)
 
 
 def fill_the_blanks():
@@ -103,85 +130,149 @@ def watch_it_think(most=16, starts=2):
 
 # ---------------------------------------------------------------- 3: budget
 
-AXES = {  # what it says → (column, unit)
-    "inference MFLOP an example": ("inference_flops", 1e6), "serial depth": ("serial_depth", 1), "training PFLOP": ("train_flops", 1e15),
-    "thousand parameters": ("parameters", 1e3),
-}  # fmt: skip
-SCORES = {"perplexity": "nll_b", "accuracy": "accuracy_b"}
+COMPUTE = "inference MFLOP an example"
+AXES = {COMPUTE: ("flops", 1e6), "blocks one after the other": ("depth", 1)}  # what it says → (column, unit)
 
 
-def budget_frame(df, x, score):
-    """A row an arm: mean of the axis and of the score over seeds (perplexity for an NLL), from a frame of records."""
-    if SCORES[score] not in df:
-        return pd.DataFrame(columns=["arm", x, score, "seeds"])
-    g = df[df.status == "recorded"].groupby("arm", sort=False)
-    value = np.exp(g.nll_b.mean()) if score == "perplexity" else g[SCORES[score]].mean()
+def draw_budget(panels, x=COMPUTE, columns=2):
+    """Score against what it costs at test time: {title: rows of `budget.curves`}, a panel each."""
     column, unit = AXES[x]
-    return pd.DataFrame({x: g[column].mean() / unit, score: value, "seeds": g.size()}).reset_index()
-
-
-def draw_budget(table, x, score, arms=None):
-    """Arms as labelled points."""
-    fig, ax = plt.subplots()
-    if not len(table):
-        return plots.pending(ax, score).figure
-    table = table[table.arm.isin(arms)] if arms else table
-    ax.scatter(table[x], table[score], color=plots.COLOURS[0])
-    plots.plain_log(ax, "x")
-    ax.set_xlabel(x)
-    ax.set_ylabel(score)
-    plots.labels(ax, table[x], table[score], table.arm)
+    down = -(-len(panels) // columns)
+    fig, axes = plt.subplots(down, columns, figsize=(7 if columns > 1 else 5, 3.4 * down), squeeze=False)
+    for ax, (title, rows) in zip(axes.flat, panels.items(), strict=False):
+        ax.set_title(title, fontsize=10)
+        rows = rows[rows[column] > 0]
+        if not len(rows):
+            plots.pending(ax, "curves")
+            continue
+        lines = {line: g[["at", column, "mean", "low", "high"]].itertuples(index=False) for line, g in rows.groupby("line", sort=False)}
+        plots.ways({line: list(points) for line, points in lines.items()}, ax, unit)
+        plots.plain_log(ax, "x", (1, 2, 5) if rows[column].max() < 50 * rows[column].min() else (1,))
+        if (rows.score == "perplexity").all():
+            plots.plain_log(ax)
+        ax.set_xlabel(x)
+        ax.legend(fontsize=8)
     return fig
 
 
-def budget(frames):
-    """Accuracy or perplexity against compute, arms and axes to choose; frames: {chapter: frame of records}."""
+def step_through_budgets(table):
+    """A `stepper` over the tasks and scores of `budget.curves`."""
+    both = [(r.task, r.score) for r in table[["task", "score"]].drop_duplicates().itertuples()]
+    titles = [f"{task}: {score}" for task, score in both]
+    figures = (draw_budget({title: budget.chosen(table, *of)}, columns=1) for title, of in zip(titles, both, strict=True))
+    return stepper(figures, titles, "task")
+
+
+def weigh_compute(table):
+    """Score against test-time compute; task, score, axis and lines to choose. `table` is of `budget.curves`."""
     import ipywidgets as w
 
-    chapter = w.Dropdown(options=[n for n, df in frames.items() if len(df)], description="chapter")
-    x, score = w.Dropdown(options=list(AXES), description="across"), w.Dropdown(options=list(SCORES), description="up")
-    arms = w.SelectMultiple(description="arms", rows=6)
+    task, x = w.Dropdown(options=list(dict.fromkeys(table.task)), description="task"), w.Dropdown(options=list(AXES), description="across")
+    score, lines = w.Dropdown(description="up"), w.SelectMultiple(description="lines", rows=6)
 
     def known(*_):
-        arms.options = list(dict.fromkeys(frames[chapter.value].arm)) if chapter.value else []
+        of = table[table.task == task.value]
+        score.options, lines.options = (list(dict.fromkeys(of[column])) for column in ("score", "line"))
 
-    chapter.observe(known, "value")
+    task.observe(known, "value")
     known()
-    show = lambda chapter, x, score, arms: draw_budget(budget_frame(frames[chapter], x, score), x, score, list(arms))  # noqa: E731
-    return connected(show, chapter=chapter, x=x, score=score, arms=arms)
+
+    def show(task, score, lines, x):
+        return draw_budget({f"{task}: {score}": budget.chosen(table, task, score, lines)}, x, 1)
+
+    return connected(show, task=task, score=score, lines=lines, x=x)
 
 
 # ---------------------------------------------------------------- 4: is it leaking?
 
 
-def leak(name, hidden=True, windows=64):
-    """The dependency matrix of a kept model of blanks on random words, its blanks masked or, wrongly, left in."""
-    model, spec, _ = checkpoints.load(name)
-    if not hasattr(spec.data, "blanks"):
-        raise TrmError(f"checkpoint {name!r} does not fill blanks; choose one of {', '.join(FILLED)}")
+PROBED = {  # experiment → (arm, how it was probed), as far as recorded
+    "shakespeare": (("target", "as trained"), ("baseline", "as trained"), ("mask", "as trained")),
+    "masked": (("baseline", "masked"), ("joint", "masked"), ("joint", "words left in")),
+    "autoregressive": (("baseline, no shift", "as trained"), ("TRM, no shift", "as trained"), ("TRM", "as trained")),
+}
+
+
+def probed(store, profile):
+    """({title: (recorded dependency matrix, mean over seeds, may it depend on earlier slots?)}, {chapter: (records, profile)})."""
+    found, used = {}, {}
+    for experiment, wanted in PROBED.items():
+        df, of = shown(store, experiment, profile)
+        matrices = compare.leak_matrices(store, df)
+        for arm, how in wanted:
+            if how in matrices.get(arm, {}):
+                causal = df[df.arm == arm].record.iloc[0]["spec"]["model"].get("causal", False)
+                name = CHAPTERS[experiment]
+                found[f"{name}: {arm}" + ("" if how in ("as trained", "masked") else f", {how}")] = matrices[arm][how], causal
+                used[name] = df, of
+    return found, used
+
+
+def verdict(matrix, causal):
+    """What the probe says of a model."""
+    return "LEAKS" if leaks(matrix, "autoregressive" if causal else "parallel") else "no leak"
+
+
+def draw_leaks(found, columns=3):
+    """Dependency matrices with what they say: {title: (matrix, causal)}."""
+    down = -(-max(1, len(found)) // columns)
+    fig, axes = plt.subplots(down, columns, figsize=(7, 3.1 * down) if columns > 1 else (4.4, 3.8), squeeze=False)
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
+    for ax, (title, of) in zip(axes.flat, found.items(), strict=False):
+        plots.matrix(of[0], ax, f"{wrapped(title, 66 // columns)}\n{verdict(*of)}")
+        ax.title.set_fontsize(9)
+    if not found:
+        plots.pending(axes[0, 0], "the dependency probe")
+    return fig
+
+
+def step_through_leaks(found):
+    """A `stepper` over models."""
+    return stepper(
+        (draw_leaks({title: of}, 1) for title, of in found.items()), [f"{t}: {verdict(*of)}" for t, of in found.items()], "model"
+    )
+
+
+def leak(name, shown=False, windows=64):
+    """(dependency matrix of a kept model on random words or characters, may it depend on earlier slots?); with `shown` it is
+    shown what it is asked for: its blanks left in, or its slots started at their targets."""
+    model, spec, about = checkpoints.load(name)
     generator = torch.Generator().manual_seed(0)
+    if isinstance(model, ChunkLM):
+        vocab = len(about["words"])
+        tokens = torch.randint(vocab, (windows, model.context + model.chunk), generator=generator)
+        passes = spec.model.T * spec.train.n_sup
+
+        def predict(targets):
+            return model(torch.cat([tokens[:, : model.context], targets], 1), start=targets if shown else None, passes=passes)[0]
+
+        return dependency(predict, tokens[:, model.context :], vocab), spec.model.causal
+    if not hasattr(spec.data, "blanks"):
+        raise TrmError(f"checkpoint {name!r} predicts no words; choose one of {', '.join(probes())}")
     tokens = torch.randint(UNK, spec.data.vocab, (windows, spec.data.context), generator=generator)
     at = torch.tensor([[4, 9]]).expand(windows, 2)
     partners = at.flip(1).unsqueeze(-1)
 
     def predict(targets):
-        return model(tokens.scatter(1, at, torch.full_like(targets, MASK) if hidden else targets), at, partners)
+        return model(tokens.scatter(1, at, targets if shown else torch.full_like(targets, MASK)), at, partners)
 
-    return dependency(predict, tokens.gather(1, at), spec.data.vocab)
+    return dependency(predict, tokens.gather(1, at), spec.data.vocab), False
+
+
+def probes():
+    """Names of the kept models that predict words or characters."""
+    return [n for n in checkpoints.names() if n.startswith(("shakespeare", "masked"))]
 
 
 def is_it_leaking():
     """The dependency probe on a model of your choice."""
     import ipywidgets as w
 
-    model = w.Dropdown(options=[n for n in checkpoints.names() if n.startswith("masked")], description="model")
-    hidden = w.ToggleButtons(options=[("blanks masked", True), ("words left in", False)])
-
-    def show(model, hidden):
-        fig, ax = plt.subplots(figsize=(3.6, 3.4))
-        return plots.matrix(leak(model, hidden), ax, f"{model}").figure
-
-    return connected(show, model=model, hidden=hidden)
+    names = probes()
+    model = w.Dropdown(options=sorted(names, key=lambda n: not n.endswith("target")), description="model")
+    shown = w.ToggleButtons(options=[("as trained", False), ("shown what it is asked for", True)])
+    return connected(lambda model, shown: draw_leaks({model: leak(model, shown)}, 1), model=model, shown=shown)
 
 
 # ---------------------------------------------------------------- widgets
@@ -210,19 +301,20 @@ def connected(show, **controls):
     return w.VBox([*controls.values(), out])
 
 
-def stepper(figures, labels):
-    """HTML of a slider over figures, self-contained: it needs no kernel and no network. Closes the figures."""
+def stepper(figures, labels, what="pass"):
+    """HTML of a slider over figures, self-contained: it needs no kernel and no network. Takes the figures one by one and closes them."""
     images = []
     for fig in figures:
         buffer = BytesIO()
         fig.savefig(buffer, dpi=110, metadata={"Software": None})
         images.append(f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}")
         plt.close(fig)
+    labels = [escape(label) for label in labels]
     shown = "".join(
         f'<img src="{src}" alt="{label}" style="max-width:100%;display:{"none" if i else "block"}">'
         for i, (src, label) in enumerate(zip(images, labels, strict=True))
     )
     move = "const p=this.parentNode,v=+this.value;p.querySelectorAll('img').forEach((e,i)=>e.style.display=i==v?'block':'none');p.querySelector('output').value=p.querySelectorAll('img')[v].alt"
     return HTML(
-        f'<div>{shown}<input type="range" min="0" max="{len(images) - 1}" value="0" aria-label="pass" oninput="{move}"> <output>{labels[0]}</output></div>'
+        f'<div>{shown}<input type="range" min="0" max="{len(images) - 1}" value="0" aria-label="{what}" oninput="{move}"> <output>{labels[0]}</output></div>'
     )

@@ -15,10 +15,11 @@ def say(text):
     display(Markdown(text))
 
 
-def save_table(df, name, folder, caption, alt, records, notebook):
-    """A frame of strings as `name`.csv and, drawn, as PNG and SVG."""
-    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * (len(df) + 1)))
-    plots.table(df, ax)
+def save_table(df, name, folder, caption, alt, records, notebook, fig=None):
+    """A frame of strings as `name`.csv and, drawn as a table or in the way of `fig`, as PNG and SVG."""
+    if fig is None:
+        fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * (len(df) + 1)))
+        plots.table(df, ax)
     plots.save(fig, name, folder, caption, alt, records, notebook)
     write_atomically(Path(folder) / f"{name}.csv", df.to_csv(index=False).encode())
     return fig

@@ -1,4 +1,4 @@
-"""Figures: one style, functions (data, ax) → ax, no training and no statistics inside.
+"""Figures: one style, functions (data, ax) → ax, no training inside, and of statistics only the false-discovery rate of a forest.
 
 A figure is 1,400 pixels wide, readable on a phone and in the colours of the Okabe–Ito palette, which
 colour-blind readers can tell apart. `save` writes PNG, SVG and a JSON with caption, alt text and the
@@ -7,6 +7,7 @@ digest of the records shown; a rebuild from the same records changes no byte.
 
 import json
 import os
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from trmlib import stats
 from trmlib.runs import write_atomically
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
@@ -70,14 +72,17 @@ def band_lines(bands, ax, x="step", label=None):
 
 
 def forest(rows, ax, zone=None, xlabel=""):
-    """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending)."""
+    """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending). Filled are those that hold at a false-discovery
+    rate of 10 % over the rows."""
+    found = [row["effect"] for row in rows if row["effect"] is not None]
+    q = dict(zip(map(id, found), stats.benjamini_hochberg([e.p for e in found]), strict=True))
     for y, row in enumerate(rows):
         e = row["effect"]
         if e is None:
             ax.text(0, y, "pending", va="center", ha="center", color="#888888", fontsize=9)
             continue
         ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[0], linewidth=2.4)
-        ax.plot(100 * e.estimate, y, "o", color=COLOURS[0])
+        ax.plot(100 * e.estimate, y, "o", color=COLOURS[0], markerfacecolor=COLOURS[0] if q[id(e)] <= 0.1 else "white")
     if zone:
         ax.axvspan(-100 * zone, 100 * zone, color="#999999", alpha=0.15, linewidth=0)
     ax.axvline(0, color="#444444", linewidth=1)
@@ -85,7 +90,7 @@ def forest(rows, ax, zone=None, xlabel=""):
     ax.set_xlim(-reach, reach)
     ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel(xlabel)
+    ax.set_xlabel(xlabel + "\nhollow: not shown at a false-discovery rate of 10 %")
     ax.xaxis.set_major_formatter(PercentFormatter())
     return ax
 
@@ -151,6 +156,16 @@ def lines(series, ax, xlabel="", ylabel=""):
     return ax
 
 
+def points(series, ax, aside=0.0, first=0):
+    """Marked points with their intervals, {name: (x, mean, low, high)}, each series `aside` of the last; colours from number `first`."""
+    for i, (name, (x, *values)) in enumerate(series.items()):
+        mean, low, high = np.array(values, float)
+        x = np.asarray(x) + aside * (i - (len(series) - 1) / 2)
+        style = {"marker": MARKERS[i], "color": COLOURS[(first + i) % len(COLOURS)], "markersize": 5, "linewidth": 1.4}
+        ax.errorbar(x, mean, [mean - low, high - mean], label=name, **style)
+    return ax
+
+
 def ways(found, ax, unit=1e6):
     """What was reached against compute in MFLOP (or another `unit`), with intervals: {way: [(arm, FLOPs, mean, low, high)]}. The points of
     "filling" are models, no series."""
@@ -212,6 +227,60 @@ def labels(ax, x, y, texts, fontsize=8):
         line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if low > start else None
         ax.annotate(text, (xi, yi), xytext=at, fontsize=fontsize, arrowprops=line)
     return ax
+
+
+def tasks(df, ax, ticks=(1, 2, 4, 8, 16), top=None, room=0.5):
+    """Tasks over what they need: a frame with `number`, `depth` (0: none, NaN: not known), `coordination` (NaN: not measured, then on a
+    strip below), `trained` and `thinking` (gains; NaN: not tested), `unit` and `thin` (bool). The area of a ring is the gain from trained depth, of
+    a disc that from thinking time; broken rings are thin evidence. Tasks at one place stand side by side."""
+    unknown, depth = 0.25, df.depth.to_numpy(float)
+    x = np.log2(np.where(np.isnan(depth), unknown, np.maximum(depth, 0.5)))
+    y = df.coordination.to_numpy(float, copy=True)
+    top = (np.nanmax(y, initial=1) if top is None else top) + room
+    strip = np.isnan(y)
+    y[strip] = -0.75
+    for _ in range(20):  # move those apart that lie on one another
+        for i, j in np.argwhere(np.tri(len(x), k=-1, dtype=bool)):
+            if abs(y[i] - y[j]) < 0.3 and (gap := abs(x[i] - x[j])) < 0.5:
+                x[i] += (0.5 - gap) * (1 if x[i] >= x[j] else -1)
+    area = lambda gain: 40 + 1500 * np.clip(np.nan_to_num(gain), 0, 1)  # noqa: E731
+    for xi, yi, r in zip(x, y, df.itertuples(), strict=True):
+        colour = COLOURS[0] if r.unit == "points" else COLOURS[1]
+        if r.thinking == r.thinking:
+            ax.scatter(xi, yi, area(r.thinking), color=colour, linewidths=0, alpha=0.85, zorder=3)
+        ax.scatter(
+            xi, yi, area(r.trained), facecolors="none", edgecolors=colour, linewidths=1.6, linestyles="--" if r.thin else "-", zorder=4
+        )
+        up = 3 + (max(area(r.trained), area(r.thinking)) / np.pi) ** 0.5
+        ax.annotate(str(r.number), (xi, yi), (0, up), textcoords="offset points", ha="center", fontsize=11, weight="bold", zorder=5)
+    if strip.any():
+        ax.axhspan(-1.2, -0.42, color="#eeeeee", linewidth=0, zorder=0)
+    names = (["not known"] if np.isnan(depth).any() else []) + ["none", *map(str, ticks)]
+    at = ([unknown] if np.isnan(depth).any() else []) + [0.5, *ticks]
+    ax.set_xticks(np.log2(at), names)
+    ax.set_xlim(np.log2(at[0]) - 0.6, max(np.log2(at[-1]), x.max(initial=0)) + 0.5)
+    ax.set_ylim(-1.2 if strip.any() else -0.4, top)
+    steps = np.arange(0, top, 0.5)
+    ax.set_yticks([*([-0.81] if strip.any() else []), *steps], [*(["not\nmeasured"] if strip.any() else []), *(f"{v:.1f}" for v in steps)])
+    ax.grid(axis="x")
+    return ax
+
+
+def cards(entries, ax, width=74, sizes=(11, 11, 9.5)):
+    """Short texts one below the other: each entry is (title, text, note), broken at `width` characters of the second size."""
+    ax.set_axis_off()
+    lines = []
+    for entry in entries:
+        for i, (part, size) in enumerate(zip(entry, sizes, strict=True)):
+            broken = textwrap.wrap(part, int(width * sizes[1] / size * (0.92 if i == 0 else 1)))
+            lines += [(line, i, size, 0.55 if i == 2 and n == len(broken) - 1 else 0) for n, line in enumerate(broken)]
+    total = sum(1 + gap for *_, gap in lines)
+    y = 1.0
+    for line, i, size, gap in lines:
+        style = {"weight": "bold"} if i == 0 else {"color": "#666666"} if i == 2 else {}
+        ax.text(0, y, line, fontsize=size, va="top", transform=ax.transAxes, **style)
+        y -= (1 + gap) / total
+    return total
 
 
 def table(df, ax, fontsize=9, fits=84):

@@ -16,7 +16,7 @@ import re
 import subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ class Spec:
     train: TrainConfig
     seed: int
 
-    @property
+    @cached_property  # asked for again and again when records are looked up
     def hash(self):
         return spec_hash(self.as_dict())
 

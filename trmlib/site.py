@@ -26,6 +26,7 @@ PAGES = {  # page → its name, in the order of the menu; the notebooks stand on
     "index": "Contents", "article": "Article", "figures": "Figures", "claims": "Claims", "verdicts": "Verdicts", "data": "Data", "corrections": "Corrections",
     "notices": "Notices",
 }  # fmt: skip
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -153,6 +154,8 @@ class Site:
         if output.output_type == "stream":
             return f"<pre>{html.escape(output.text, False)}</pre>"
         data = output.get("data", {})
+        if WIDGET in data:
+            return '<p class="small">The controls that stand here need JupyterLab: <code>make lab</code>.</p>'
         if "image/png" in data:
             path = f"img/{stem}-{self.count(stem)}.png"
             write_atomically(self.out / path, base64.b64decode(data["image/png"]))
@@ -191,7 +194,8 @@ def primaries(store, profile="full"):
             continue
         if hasattr(report, "PRIMARY"):
             df, of = shown(store, experiment, profile)
-            first = compare.primary(df, report.PRIMARY, getattr(report, "METRIC", "nll_b"))
+            unlearnt = report.unlearnt(store, df) if len(df) and hasattr(report, "unlearnt") else ()
+            first = compare.primary(df, report.PRIMARY, getattr(report, "METRIC", "nll_b"), unlearnt)
             yield experiment, compare.label(df, of), compare.comparison_table(first)
 
 
@@ -227,7 +231,7 @@ def make(store, article, figures, build, notebooks, out):
         site.markdown(f"# The ledger of claims\n\n{claims.tally(rows).capitalize()}.\n\n{claims.linked(rows)}"),
     )
     columns = results.write(store, out / "data")
-    files = "".join(f'<li><a href="data/{name}">{name}</a></li>' for name in ("runs.csv", "curves.csv", "columns.md"))
+    files = "".join(f'<li><a href="data/{name}">{name}</a></li>' for name in (*results.FILES, "columns.md"))
     site.write("data", "Data", f"<h1>All results</h1>\n<ul>{files}</ul>\n" + site.markdown(columns.replace("# The", "## The", 1)))
     for page, source in (("corrections", "CORRECTIONS.md"), ("notices", "NOTICE.md")):
         site.write(page, PAGES[page], site.markdown((REPOSITORY / source).read_text()))
@@ -252,8 +256,8 @@ def contents(site, titles):
 <p>Small networks that are applied again and again to their own answer, <em>Tiny Recursive Models</em>, are said to do wonders on text and puzzles. This
 report implements every system of four earlier write-ups, trains it again with matched controls and several seeds, and says what was real, what
 was an artefact, and of what.</p>
-<p><a href="article.html">The article</a> tells it in one piece. <a href="verdicts.html">How verdicts are made</a> states the rules, which were fixed before the
-runs. <a href="data.html">All results</a> are there as tables, <a href="corrections.html">corrections</a> on a page of their own.</p>
+<p><a href="article.html">The article</a> tells it in one piece. <a href="verdicts.html">How verdicts are made</a> states the rules, and which of them
+were written down before the runs. <a href="data.html">All results</a> are there as tables, <a href="corrections.html">corrections</a> on a page of their own.</p>
 <h2>Notebooks</h2>
 <ul>
 {chapters}</ul>

@@ -6,7 +6,7 @@ from statistics import median
 import pandas as pd
 
 from trmlib.errors import TrmError
-from trmlib.experiments import grid, matches, select
+from trmlib.experiments import grid, matches, module, select
 from trmlib.runs import spec_hash
 
 
@@ -108,19 +108,27 @@ def frame(store, experiment, profile, precision=None):
 
 
 def shown(store, experiment, profile):
-    """(frame, profile) of the records that a chapter shows: those of the profile, or where "full" has none yet, of "cpu"."""
+    """(frame, profile) of the records that a chapter shows: those of the profile, or in place of "full" those of "cpu" where more arms
+    have all their seeds there."""
     df = frame(store, experiment, profile)
-    if profile == "full" and not len(df) and len(cut := frame(store, experiment, "cpu")):
-        return cut, "cpu"
+    if profile == "full":
+        cut = frame(store, experiment, "cpu")
+        if (arms_done(cut, experiment), len(cut)) > (arms_done(df, experiment), len(df)):
+            return cut, "cpu"
     return df, profile
+
+
+def arms_done(df, experiment):
+    """How many arms of a frame have the experiment's seeds."""
+    return int((df.groupby("arm").seed.nunique() >= len(module(experiment).SEEDS)).sum()) if len(df) else 0
 
 
 def curves(df, value="nll"):
     """Long frame (arm, seed, step, value) of the curves in a frame of records."""
     parts = [
         pd.DataFrame({"arm": r.arm, "seed": r.seed, "step": r.record["curve"]["step"], value: r.record["curve"][value]})
-        for r in df.itertuples()
-    ]
+        for r in df.itertuples() if r.record["curve"]  # a run that diverged at once has none
+    ]  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["arm", "seed", "step", value])
 
 

@@ -30,6 +30,7 @@ from trmlib.optim import optimizer_of
 from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
+CLOCK = "curve_seconds"  # seconds of training by each point of the curve, counted like the record's `seconds`
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("no", "yes", "graphs")  # the training step on a GPU: as it is, compiled, compiled into CUDA graphs
 ROUNDINGS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -199,7 +200,8 @@ def train(
             elif i not in failed:
                 halting = task.progress(carry, i) if persists else {}
                 curve = task.curve(weights.evaluated(i, ema), specs[i], done)
-                curves[i].append(rounded({"step": done, "train_loss": mean, **halting, **curve}))
+                clock = seconds + time.monotonic() - started
+                curves[i].append(rounded({"step": done, "train_loss": mean, **halting, **curve, CLOCK: clock / len(specs)}))
         now = time.monotonic()
         late = now + 1.2 * (now - began) > deadline
         if done < t.steps and (late or now - saved > checkpoint_seconds):
@@ -219,9 +221,12 @@ def train(
     for i, s in enumerate(specs):
         model = weights.evaluated(i, ema)
         result = {"metrics": task.diverged(), "detail": {}} if i in failed else task.final(model)
-        curve = {k: [point[k] for point in curves[i]] for k in curves[i][0]} if curves[i] else {}
+        curve = {k: [point[k] for point in curves[i]] for k in curves[i][0] if k != CLOCK} if curves[i] else {}
+        clock = {CLOCK: [point.get(CLOCK) for point in curves[i]]}  # beside the curve: no two trainings take the same time
         status = {"status": "failed" if i in failed else "recorded", "reason": failed.get(i, "")}
-        records.append(rounded({**common, **status, **result, "hash": s.hash, "seed": s.seed, "spec": s.as_dict(), "curve": curve}))
+        records.append(
+            rounded({**common, **clock, **status, **result, "hash": s.hash, "seed": s.seed, "spec": s.as_dict(), "curve": curve})
+        )
         if i not in failed:
             params = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
             write_atomically(store.weights(f"{s.hash}.{info['kind']}.{precision}"), save(params))

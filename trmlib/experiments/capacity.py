@@ -21,14 +21,17 @@ SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101, 102)
 CORPUS = "wiki-core"  # "wikitext-103" where it is at hand: the one setting to change
 TIMES = 4  # unique windows seen, in parameters of the model
-COMPUTE = 4  # steps of the causal model that cost about as much as one of the TRM; the counted FLOPs stand in the records
+COMPUTE = {  # steps of a rival that cost as much as one of the TRM of its setting (counted: tests/test_capacity.py)
+    "standard 0.1M": 0.63, "causal 0.1M": 4.5, "standard WikiText-2": 0.505, "causal WikiText-2": 4.02,
+}  # fmt: skip
 
 SIZES = {"0.1M": 20, "0.3M": 56, "1M": 128, "3M": 272, "7M": 456}  # name → width at 4,096 pieces
 CPU_SIZES = ("0.1M", "0.3M")
-WIDTHS = (12, 16, 28, 40, 56)  # of the causal models that the parameter efficiency is read off, all seeing the same windows
+WIDTHS = (12, 28, 56)  # of the rivals that the parameter efficiency is read off, all seeing the same windows
 EARLIER = ChunkConfig(d=128, dropout=0.1, start="target", n=3, T=2)  # the WikiText-103 run of the write-up
 TRM = replace(EARLIER, start="mask")
 CAUSAL = ChunkConfig(d=128, dropout=0.1, start="shifted", encode=False, causal=True, n=0, T=1)
+STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its windows, as such models usually are
 ABLATIONS = {  # one field of the TRM changed at a time
     "gradient all": {"gradient": "all"},
     "gradient update": {"gradient": "update"},
@@ -56,62 +59,67 @@ def grid(profile):
         train = replace(train or length(model, data, smoke), **changes)
         runs.extend(Run(Spec(NAME, small(model), data, train, s), name, profile, 1000 * tier + s) for s in seeds)
 
-    def tuned(train):
+    def annealed(train):
         return replace(train, lr=1e-3, warmup=min(500, train.steps // 10), decay_to=0.1)
 
+    def rivals(setting, model, tier, train, **others):
+        """The two rivals of a TRM: as many parameters and steps, and a tier later as many parameters and FLOPs."""
+        for kind, of in (("standard", STANDARD), ("causal", CAUSAL)):
+            times, rival = COMPUTE.get(f"{kind} {setting}"), replace(of, d=model.d, heads=model.heads, dropout=model.dropout)
+            arm(f"{kind} {setting}", rival, tier, train=train, **others)
+            if times:
+                steps, block = round(times * train.steps), round(times * train.eval_every)
+                arm(f"{kind} {setting} (equal compute)", rival, tier + 1, train=replace(train, steps=steps, eval_every=block), **others)
+
     for i, (size, d) in enumerate(sizes.items()):
-        first = 10 * i  # all that is wanted of a size before the next one
-        honest, leaking, causal = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
-        arm(f"TRM {size}", honest, first)
-        arm(f"leaking {size}", leaking, first)
-        arm(f"tuned {size}", honest, first, train=tuned(length(honest, data, smoke)))
-        arm(f"causal {size}", causal, first, train=tuned(length(honest, data, smoke)))
-        arm(f"standard {size}", replace(causal, everywhere=True), first + 5, train=tuned(length(honest, data, smoke)))
+        honest, leaking = (wide_as(m, d) for m in (TRM, EARLIER))
+        arm(f"TRM {size}", honest, 5 * i)  # the law needs two sizes of it
+        arm(f"leaking {size}", leaking, 10 * i)
+        arm(f"annealed {size}", honest, 10 * i, train=annealed(length(honest, data, smoke)))
+        rivals(size, honest, 10 * i, annealed(length(honest, data, smoke)))
 
     size, d = next(iter(sizes.items()))
-    honest, leaking, causal = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+    honest, leaking = (wide_as(m, d) for m in (TRM, EARLIER))
     train = length(honest, data, smoke)
     for width in widths:
-        arm(f"causal d={width}", replace(CAUSAL, d=width, heads=causal.heads), 2, train=tuned(train))
-    arm(
-        f"causal {size} ({COMPUTE}× steps)",
-        causal,
-        5,
-        train=replace(tuned(train), steps=COMPUTE * train.steps, eval_every=COMPUTE * train.eval_every),
-    )
+        for kind, model in (("standard", STANDARD), ("causal", CAUSAL)):
+            arm(f"{kind} d={width}", replace(model, d=width, heads=honest.heads), 2, train=annealed(train))
     # A text that holds as many windows at stride 64 as the model has parameters, and 64 times as many at stride 1
     text = replace(data, tokens=1_000 if smoke else 64 * 93_500)
     rows = math.ceil(parameters(honest, data) / d)  # as many parameters again
-    for name, model, tier in ((f"TRM {size}", honest, 3), (f"leaking {size}", leaking, 3)):
-        arm(f"{name} (stride 1)", model, tier, data=text, train=train)
-        arm(f"{name} (stride 64)", model, tier, data=replace(text, stride=4 if smoke else 64), train=train)
-        arm(f"{name} (unused rows)", model, tier, data=replace(data, unused_rows=rows), train=train)
-        quarter = train.steps // 4
-        arm(f"{name} (sampling restarts)", model, tier + 1, data=replace(data, restart=quarter), train=train)
-        arm(f"{name} (optimiser forgotten)", model, tier + 1, train=train, forget_every=quarter)
-        arm(f"{name} (sequential)", model, tier + 1, data=replace(data, order="sequential"), train=train)
-        arm(f"{name} (fp16 weights)", model, tier + 1, train=train, weights="fp16")
-        arm(f"{name} (bf16 weights)", model, tier + 1, train=train, weights="bf16")
-    for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
-        arm(f"tuned {size} ({name})", replace(honest, **fields), 6, train=tuned(train))
+    quarter = train.steps // 4
+    for name, model in ((f"TRM {size}", honest), (f"leaking {size}", leaking)):
+        arm(f"{name} (stride 1)", model, 3, data=text, train=train)
+        arm(f"{name} (stride 64)", model, 3, data=replace(text, stride=4 if smoke else 64), train=train)
+        arm(f"{name} (unused rows)", model, 3, data=replace(data, unused_rows=rows), train=train)
+        arm(f"{name} (lr 1e-3, no decay)", model, 3, train=annealed(train), decay_to=1.0)
+        arm(f"{name} (sampling restarts)", model, 4, data=replace(data, restart=quarter), train=train)
+        arm(f"{name} (optimiser forgotten)", model, 4, train=train, forget_every=quarter)
+        arm(f"{name} (sequential)", model, 4, data=replace(data, order="sequential"), train=train)
+        arm(f"{name} (fp16 weights)", model, 4, train=train, weights="fp16")
+        arm(f"{name} (bf16 weights)", model, 4, train=train, weights="bf16")
+    many = data if smoke else replace(data, vocab=50_258)
+    was = train if smoke else TrainConfig(steps=6_250 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
+    for name, model in (("as it was", EARLIER), ("as it was, honest", TRM)):
+        arm(name, replace(model, d=10 if smoke else 128), 6, data=many, train=was)
     short = train if smoke else replace(train, steps=3_000)
-    for name, model in ((f"tuned {size}", honest), (f"causal {size}", causal)):
+    for kind, model in (("annealed", TRM), ("standard", STANDARD), ("causal", CAUSAL)):
         for lr in RATES[: 1 if smoke else None]:
-            arm(f"{name} (lr {lr:g})", model, 7, seeds=TUNING_SEEDS[: len(seeds)], train=replace(tuned(short), lr=lr))
+            arm(
+                f"{kind} {size} (lr {lr:g})",
+                wide_as(model, d),
+                6,
+                seeds=TUNING_SEEDS[: len(seeds)],
+                train=replace(annealed(short), lr=lr),
+            )
+    for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
+        arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(train))
 
     wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)
-    words, train = (
-        8 if smoke else 180,
-        train if smoke else tuned(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000)),
-    )
-    arm("TRM WikiText-2", replace(TRM, d=words, dropout=0.2), 8, data=wide, train=train)
-    arm("causal WikiText-2", replace(CAUSAL, d=words, dropout=0.2), 8, data=wide, train=train)
-    arm("standard WikiText-2", replace(CAUSAL, d=words, dropout=0.2, everywhere=True), 8, data=wide, train=train)
-    more = replace(train, steps=COMPUTE * train.steps, eval_every=COMPUTE * train.eval_every)
-    arm(f"causal WikiText-2 ({COMPUTE}× steps)", replace(CAUSAL, d=words, dropout=0.2), 9, data=wide, train=more)
-    many = data if smoke else replace(data, vocab=50_258)
-    was = train if smoke else TrainConfig(steps=2_500 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
-    arm("as it was", replace(EARLIER, d=10 if smoke else 128), 9, data=many, train=was)
+    words = replace(TRM, d=8 if smoke else 180, dropout=0.2)
+    train = train if smoke else annealed(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000))
+    arm("TRM WikiText-2", words, 8, data=wide, train=train)
+    rivals("WikiText-2", words, 8, train, data=wide)
     return sorted(runs, key=lambda r: r.priority)
 
 

@@ -7,32 +7,45 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from trmlib import stats
+from trmlib import compare, stats
 from trmlib.compare import arm_rows, effect, enough
+from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, STARTS
-from trmlib.runs import spec_hash
+from trmlib.models.chunk import ChunkConfig
+from trmlib.runs import TrainConfig, spec_hash
+from trmlib.tables import frame
 
 # What the write-up says (document 003 of the sources).
 CLAIMED = {
     "ppl": 223.62, "parameters": 6_838_528, "ratio": 1.0, "curve": {27_000: 782, 104_000: 378, 214_000: 224, 249_000: 269, 456_000: 544},
     "examples": {27_000: 3.2e6, 104_000: 10.5e6, 214_000: 6.85e6, 249_000: 7.97e6, 456_000: 14.6e6},
     "target": (75, 85), "efficiency": (2, 3), "batch": 32,
+    "other": {6_250: 2.38}, "rerun": {"baseline": 134.9, "TRM": 224.7},  # the author's other records: of that run, and word by word without the leak
 }  # fmt: skip
 PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, rival, what it separates)
-    ("tuned 0.1M", "causal 0.1M", "recursion in parallel or a plain causal model: same parameters, same windows, same targets"),
-    ("tuned 0.1M", "standard 0.1M", "the same, the rival trained at every position of its windows"),
-    ("tuned 0.1M", "tuned 0.1M (gradient all)", "gradient detached or through all refinements"),
-    ("tuned 0.1M", "tuned 0.1M (T 1)", "two refinements or one"),
-    ("tuned 0.1M", "tuned 0.1M (n 0)", "three latent updates a refinement or none"),
+    ("annealed 0.1M", "standard 0.1M", "the TRM or a standard causal model: same parameters, same windows"),
+    ("annealed 0.1M", "standard 0.1M (equal compute)", "the same, at equal training FLOPs"),
+    ("annealed 0.1M", "causal 0.1M", "the TRM or a causal model trained on the same four tokens: same parameters, same windows"),
+    ("annealed 0.1M", "causal 0.1M (equal compute)", "the same, at equal training FLOPs"),
+    ("annealed 0.1M", "annealed 0.1M (gradient all)", "gradient detached or through all refinements"),
+    ("annealed 0.1M", "annealed 0.1M (T 1)", "two refinements or one"),
+    ("annealed 0.1M", "annealed 0.1M (n 0)", "three latent updates a refinement or none"),
     ("TRM 0.1M (stride 64)", "TRM 0.1M (stride 1)", "the same text in 64 times fewer windows"),
-    ("tuned 0.1M", "TRM 0.1M", "learning rate 1e-3 with decay or the earlier constant 1e-4"),
 ]
-CAUSES = {
-    "start mismatch": "(read off the leaking runs)", "sampling restarts": "a resume that reseeds", "optimiser forgotten": "a resume without moments",
-    "sequential": "windows in the text's order", "fp16 weights": "half precision", "bf16 weights": "half precision",
-    "stride 64": "fewer windows, same text", "stride 1": "that text, all windows", "unused rows": "twice the parameters, same function",
+WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together, apart from the others
+    ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
+    ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
+]
+CAUSES = {  # part of an arm's name → what may turn a curve
+    "start mismatch": "(read off the leaking runs)", "no decay": "a learning rate that stays at 1e-3", "sampling restarts": "a resume that reseeds",
+    "optimiser forgotten": "a resume without moments", "sequential": "windows in the text's order", "fp16 weights": "half precision",
+    "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
+    "unused rows": "twice the parameters, same function",
 }  # fmt: skip
+SECTIONS = ("WikiText-2", "as it was")  # what has cut runs at "cpu" that are no full runs: part of the arms' names
+OWN = {"0.1M": "annealed 0.1M", "WikiText-2": "TRM WikiText-2"}  # setting → the TRM that its rivals are held against
+COUNTS = {"parameters": "all parameters", "non_embedding": "outside the embeddings"}
 PUBLISHED = pd.DataFrame(
     [
         ("WikiText-2", "LSTM", "–", 99.3, "Grave et al. 2017, arXiv 1612.04426"),
@@ -45,20 +58,117 @@ PUBLISHED = pd.DataFrame(
 )
 
 
+def section(store, name, profile):
+    """(frame, profile) of the arms whose name holds `name`, one of SECTIONS: of the profile, or in place of "full" of "cpu" until the
+    full runs of all those without a "(" are there."""
+
+    def of(p):
+        df = frame(store, "capacity", p)
+        return df[df.arm.str.contains(name, regex=False)], p
+
+    whole = of(profile)
+    if profile != "full":
+        return whole
+    wanted = {r.arm for r in grid(profile) if r.spec.experiment == "capacity" and name in r.arm and "(" not in r.arm}
+    cut = of("cpu")
+    return whole if all(compare.complete(whole[0], a) for a in wanted) or not len(cut[0]) else cut
+
+
 def arms(df, profile="full"):
     """A row an arm (`compare.arm_rows`), the last of the grid first, with bits per byte and parameters outside the embeddings."""
-    runs = {r.arm: r.spec for r in grid(profile) if r.spec.experiment == "capacity"}
 
     def more(arm, g):
-        model, data = runs[arm].model, runs[arm].data
-        positions = (data.context + data.chunk) * model.d * (model.positions == "learned")
         bits = g["bits_b"].dropna() if "bits_b" in g else []
-        return {
-            "bits": float(np.mean(bits)) if len(bits) else None, "windows": g.record.iloc[0]["data"]["windows"],
-            "non_embedding": int(g.parameters.iloc[0]) - (data.vocab + data.unused_rows) * model.d - positions,
-        }  # fmt: skip
+        return {"bits": float(np.mean(bits)) if len(bits) else None, "windows": g.record.iloc[0]["data"]["windows"],
+                "non_embedding": non_embedding(g.iloc[0])}  # fmt: skip
 
     return arm_rows(df, "capacity", more, profile).iloc[::-1].reset_index(drop=True)
+
+
+def configs(r):
+    """The frozen configs of a run: model, data, training."""
+    spec = r.record["spec"]
+    return ChunkConfig(**spec["model"]), TokensConfig(**spec["data"]), TrainConfig(**spec["train"])
+
+
+def non_embedding(r):
+    """Parameters of a run outside its embeddings of tokens and positions."""
+    model, data, _ = configs(r)
+    positions = (data.context + data.chunk) * (model.positions == "learned")
+    return int(r.parameters) - (data.vocab + data.unused_rows + positions) * model.d
+
+
+def rivals(df, setting, profile="full"):
+    """The rows of `arms` of a setting's TRM and of its rivals, of as many parameters and steps and of as much compute; with the interval
+    of the perplexity over seeds and the TRM's change `against` each."""
+    own = OWN[setting]
+    names = [own, *(f"{kind} {setting}{more}" for kind in ("standard", "causal") for more in ("", " (equal compute)"))]
+    table = arms(df, profile).set_index("arm").loc[names].reset_index()
+    table["interval"] = [interval(df, a) for a in names]
+    table["against"] = [effect(df, own, a) if a != own else None for a in names]
+    return table
+
+
+def interval(df, arm):
+    """(low, high) of an arm's perplexity over seeds, or None while it is pending."""
+    if not compare.complete(df, arm):
+        return None
+    v = compare.scores(df, arm).to_numpy()
+    e = stats.paired(v, np.zeros(len(v)))
+    return math.exp(e.low), math.exp(e.high)
+
+
+# ---------------------------------------------------------------- curves
+
+
+def curve(r, start="own"):
+    """(steps, NLL) of a run, scored from a start; None if it is not scored so. A run that diverged stands at log V up to its planned end."""
+    found, key = r.record["curve"], "nll" if start == "own" else f"nll_{start}"
+    if key not in found and (found or pd.isna(getattr(r, f"{key}_b", None))):  # no curve at all: it diverged at once
+        return None
+    _, data, train = configs(r)
+    step, nll = list(found.get("step", ())), list(found.get(key, ()))
+    if r.status == "failed":
+        step = [*range(train.eval_every, train.steps, train.eval_every), train.steps]
+        nll += [None] * (len(step) - len(nll))
+    return step, [math.log(data.vocab) if v is None else v for v in nll]
+
+
+def diverged(df, arm):
+    """ " (k of n diverged)", or nothing where none did."""
+    failed = df[df.arm == arm].status == "failed"
+    return f" ({failed.sum()} of {len(failed)} diverged)" if failed.any() else ""
+
+
+def ppl_band(df, arm, start="own"):
+    """(steps, perplexity mean, low, high) of a complete arm's curves, or None."""
+    curves = [c for r in df[df.arm == arm].itertuples() if (c := curve(r, start))]
+    if len(curves) < enough(df):
+        return None
+    return (np.array(curves[0][0]), *(np.exp(v) for v in stats.band(np.array([nll for _, nll in curves]))))
+
+
+def law_curves(df, kind, start="own"):
+    """{size: (windows a parameter, perplexity mean, low, high)} of the sizes whose seeds are all there."""
+    out = {}
+    for arm, size in ((f"{kind} {size}", size) for size in SIZES):
+        if band := ppl_band(df, arm, start):
+            r = next(df[df.arm == arm].itertuples())
+            out[size + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
+    return out
+
+
+def earlier(df):
+    """{curve: (steps, perplexity mean, low, high)} at the earlier run's setting: that run, scored from three starts, and its honest twin."""
+    curves = {"as trained, from the target": ("as it was", "own"), "from the last token": ("as it was", "last"),
+              "from a constant token": ("as it was", "constant"), "honest twin": ("as it was, honest", "own")}  # fmt: skip
+    return {name + diverged(df, arm): band for name, (arm, start) in curves.items() if (band := ppl_band(df, arm, start))}
+
+
+def near(bands, step):
+    """{curve: (step, perplexity)} of the points nearest to a step."""
+    at = {name: int(np.abs(steps - step).argmin()) for name, (steps, *_) in bands.items()}
+    return {name: (int(steps[at[name]]), float(mean[at[name]])) for name, (steps, mean, *_) in bands.items()}
 
 
 # ---------------------------------------------------------------- the law
@@ -66,25 +176,26 @@ def arms(df, profile="full"):
 
 def turns(df):
     """A row for each run and start it is scored from ("own", and for leaking models "last", "constant"): the examples at which its
-    curve turns (`stats.turn`), or with `censored` those after which it had not; the perplexities there and at the end."""
+    curve turns (`stats.turn`), or with `censored` those after which it had not; the perplexities there and at the end. A run that
+    diverged turns where it was lowest."""
     rows = []
-    for r in df[df.status == "recorded"].itertuples():
-        curve, batch = r.record["curve"], r.record["spec"]["train"].get("batch", 32)
+    for r in df.itertuples():
         for start in ("own", *STARTS):
-            nll = curve.get("nll" if start == "own" else f"nll_{start}")
-            if nll is None or len(nll) < 10:
+            found = curve(r, start)
+            if found is None or len(found[0]) < 10:
                 continue
-            at = stats.turn([math.nan if v is None else v for v in nll])
+            (step, nll), batch = found, configs(r)[2].batch
+            at = stats.turn(nll)
             low = len(nll) - 1 if at is None else at
             last = np.median(nll[-5:])
-            rows.append({"arm": r.arm, "seed": r.seed, "start": start, "parameters": r.parameters, "examples": batch * curve["step"][low],
-                         "ratio": batch * curve["step"][low] / r.parameters, "censored": at is None, "lowest_ppl": math.exp(nll[low]),
-                         "last_ppl": math.exp(min(last, 50)), "reached": batch * curve["step"][-1] / r.parameters})  # fmt: skip
-    columns = ["arm", "seed", "start", "parameters", "examples", "ratio", "censored", "lowest_ppl", "last_ppl", "reached"]
+            rows.append({"arm": r.arm, "seed": r.seed, "start": start, "parameters": r.parameters, "examples": batch * step[low],
+                         "ratio": batch * step[low] / r.parameters, "censored": at is None, "lowest_ppl": math.exp(nll[low]),
+                         "last_ppl": math.exp(min(last, 50)), "reached": batch * step[-1] / r.parameters, "diverged": r.status == "failed"})  # fmt: skip
+    columns = ["arm", "seed", "start", "parameters", "examples", "ratio", "censored", "lowest_ppl", "last_ppl", "reached", "diverged"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def complete(table, df):
+def finished(table, df):
     """The rows of arms whose seeds are all there."""
     return table[table.groupby(["arm", "start"]).seed.transform("nunique") >= enough(df)] if len(table) else table
 
@@ -92,7 +203,7 @@ def complete(table, df):
 def law(df, kind="TRM", start="own"):
     """The line log10(examples / parameters at the turn) over log10(parameters), all sizes of a kind of arm: the table of turns and
     (slope of log examples on log parameters, log10 ratio at the middle size) as Effects, or None where there is no line."""
-    table = complete(turns(df), df)
+    table = finished(turns(df), df)
     table = table[table.arm.isin([f"{kind} {size}" for size in SIZES]) & (table.start == start)]
     x, y = np.log10(table.parameters.to_numpy(float)), np.log10(table.ratio.to_numpy(float))
     fit = stats.censored_line(x, y, table.censored.to_numpy()) if len(table) else None
@@ -116,11 +227,12 @@ def law_verdict(df, kind="TRM", start="own"):
             "not reproduced",
             f"no curve of {len(table)} runs at {sizes} sizes turned, up to {table.reached.min():.1f} windows a parameter",
         )
+    lost = f"; {table.diverged.sum()} of {len(table)} runs diverged" if table.diverged.any() else ""
     if fit is None:
         share = table.groupby("arm").censored.mean()
-        return "not reproduced" if (share > 0).any() else "inconclusive", "curves turn at fewer than two sizes, so there is no line"
+        return "not reproduced" if (share > 0).any() else "inconclusive", f"curves turn at fewer than two sizes, so there is no line{lost}"
     slope, ratio = fit
-    text = f"slope {slope.text(digits=2)}; log10 of windows a parameter {ratio.text(digits=2)}"
+    text = f"slope {slope.text(digits=2)}; log10 of windows a parameter {ratio.text(digits=2)}{lost}"
     if slope.excludes(1) or ratio.excludes(math.log10(CLAIMED["ratio"])):
         return "not reproduced", text
     return ("reproduced" if slope.excludes(0) else "inconclusive"), text
@@ -128,21 +240,21 @@ def law_verdict(df, kind="TRM", start="own"):
 
 def turned(df):
     """A row for each complete arm and start: the share of seeds whose curve turned, and where (median windows a parameter)."""
-    table = complete(turns(df), df)
+    table = finished(turns(df), df)
     rows = [
-        {"arm": arm, "scored from": start, "seeds": len(g), "turned": int((~g.censored).sum()),
+        {"arm": arm, "scored from": start, "seeds": len(g), "turned": int((~g.censored).sum()), "diverged": int(g.diverged.sum()),
          "at": float(np.median(g.ratio[~g.censored])) if (~g.censored).any() else None, "rise": float(np.median(g.last_ppl / g.lowest_ppl)),
          "reached": float(g.reached.min())}
         for (arm, start), g in table.groupby(["arm", "start"], sort=False)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["arm", "scored from", "seeds", "turned", "at", "rise", "reached"])
+    return pd.DataFrame(rows, columns=["arm", "scored from", "seeds", "turned", "diverged", "at", "rise", "reached"])
 
 
 def shape(df):
     """Arms that reproduce the published shape: every seed turns between 2/3 and 3/2 windows a parameter, and ends at least twice as
-    high as at its lowest (published: 544 after 224)."""
+    high as at its lowest (published: 544 after 224), without any that diverged."""
     t = turned(df)
-    return t[(t.turned == t.seeds) & t["at"].between(2 / 3, 1.5) & (t.rise >= 2)] if len(t) else t
+    return t[(t.turned == t.seeds) & (t.diverged == 0) & t["at"].between(2 / 3, 1.5) & (t.rise >= 2)] if len(t) else t
 
 
 def ppl_verdict(df):
@@ -161,91 +273,96 @@ def examples_table():
     )  # fmt: skip
 
 
-def law_curves(df, kind, start="own"):
-    """{size: (windows a parameter, perplexity mean, low, high)} of the sizes whose seeds are all there."""
-    out = {}
-    for size in SIZES:
-        g = df[(df.arm == f"{kind} {size}") & (df.status == "recorded")]
-        key = "nll" if start == "own" else f"nll_{start}"
-        if g.seed.nunique() < enough(df) or not all(key in r["curve"] for r in g.record):
-            continue
-        batch = g.record.iloc[0]["spec"]["train"].get("batch", 32)
-        x = np.array(g.record.iloc[0]["curve"]["step"]) * batch / g.parameters.iloc[0]
-        out[size] = (x, *(np.exp(v) for v in stats.band(np.array([r["curve"][key] for r in g.record]))))
-    return out
+def causes(df, size="0.1M"):
+    """Rows for a forest: what one change of the training does to the leak-free model at its last step."""
+    base = f"TRM {size}"
+    pairs = [(f"{base} ({c})", base, c) for c in CAUSES if c not in ("start mismatch", "no decay", "stride 1", "stride 64")]
+    pairs += [
+        (f"{base} (lr 1e-3, no decay)", base, "lr 1e-3, against 1e-4; neither decays"),
+        (f"{base} (lr 1e-3, no decay)", f"annealed {size}", "no decay, against cosine decay"),
+        (f"{base} (stride 64)", f"{base} (stride 1)", "stride 64, against stride 1"),
+    ]
+    return [{"name": name + diverged(df, a), "effect": effect(df, a, b)} for a, b, name in pairs]
 
 
 # ---------------------------------------------------------------- parameter efficiency
 
 
-def efficiency(df, arm="tuned 0.1M", rival="causal"):
-    """How many times the parameters of `arm` the causal model needs for the arm's NLL, all having seen the same windows: an
-    Effect of the ratio over seeds (paired), and whether the answer lies outside the measured sizes. None while pending.
+def efficiency(df, rival="standard", count="parameters", arm="annealed 0.1M"):
+    """(Effect over seeds, bound): how many times the parameters of `arm`, counted as one of COUNTS, a rival needs for its NLL, all
+    having seen the same windows; (None, "") while pending.
 
-    For each seed the causal model's NLL is interpolated linearly in log parameters; beyond the sizes its end segments go on."""
+    For each seed the rival's NLL is interpolated linearly in log parameters. Beyond the models that were trained nothing is
+    extrapolated: the nearest of them stands for the answer, which is then "at most" or "at least" that, or "outside" where seeds lie on both sides."""
     own = df[df.arm == arm].set_index("seed")
     named = [f"{rival} {arm.split()[1]}"] + sorted({a for a in df.arm if a.startswith(f"{rival} d=")})
-    others = {a: df[df.arm == a].set_index("seed") for a in named}
-    seeds = [s for s in own.index if all(s in g.index for g in others.values())]
+    others = [df[df.arm == a].set_index("seed") for a in named]
+    seeds = [s for s in own.index if all(s in g.index for g in others)]
     if len(seeds) < enough(df) or len(others) < 2:
-        return None, False
-    logs, outside = [], False
+        return None, ""
+    logs, sides = [], set()
     for s in seeds:
-        points = sorted((math.log(g.parameters[s]), g.nll_b[s]) for g in others.values())
-        needed, beyond = crossing(*zip(*points, strict=True), own.nll_b[s])
-        logs.append(needed - math.log(own.parameters[s]))
-        outside |= beyond
+        points = sorted((math.log(counted(g.loc[s], count)), g.nll_b[s]) for g in others)
+        needed, side = crossing(*zip(*points, strict=True), own.nll_b[s])
+        logs.append(needed - math.log(counted(own.loc[s], count)))
+        sides.add(side)
     e = stats.paired(np.array(logs), np.zeros(len(logs)))
-    return stats.Effect(*(math.exp(v) for v in (e.estimate, e.low, e.high)), e.p, e.n, e.level), outside
+    bound = "outside" if {-1, 1} <= sides else "at most" if -1 in sides else "at least" if 1 in sides else ""
+    return stats.Effect(*(math.exp(v) for v in (e.estimate, e.low, e.high)), e.p, e.n, e.level), bound
+
+
+def counted(r, count):
+    """Parameters of a run, counted as one of COUNTS."""
+    return non_embedding(r) if count == "non_embedding" else int(r.parameters)
+
+
+def by_size(df, count):
+    """{kind: (millions of parameters, perplexities)} of the complete arms that the efficiency is read off."""
+    found = {}
+    for kind, own in (("standard", "standard 0.1M"), ("causal", "causal 0.1M"), ("TRM", "annealed 0.1M")):
+        names = [a for a in dict.fromkeys(df.arm) if (a == own or a.startswith(f"{kind} d=")) and compare.complete(df, a)]
+        points = sorted((counted(df[df.arm == a].iloc[0], count) / 1e6, math.exp(compare.scores(df, a).mean())) for a in names)
+        if points:
+            found[kind] = tuple(zip(*points, strict=True))
+    return found
 
 
 def crossing(x, y, target):
-    """Where the line through the points (x, y), x ascending and y falling, reaches `target`: (x, is it beyond the points?)."""
-    i = next((k for k in range(len(x) - 1) if y[k + 1] <= target), len(x) - 2)
-    i = 0 if target > y[0] else i
-    slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
-    return (x[i] + (target - y[i]) / slope if slope else math.inf), not min(y) <= target <= max(y)
+    """Where the line through the points (x, y), x ascending, first falls to `target`: (x, 0), or where it does not the nearer end of the
+    points and the side on which the answer lies, -1 or 1."""
+    if target >= y[0]:
+        return x[0], -int(target > y[0])
+    for k in range(1, len(x)):
+        if y[k] <= target:  # and y[k - 1] is higher
+            return x[k - 1] + (x[k] - x[k - 1]) * (y[k - 1] - target) / (y[k - 1] - y[k]), 0
+    return x[-1], 1
 
 
-def efficiency_verdict(df):
-    """(verdict, Effect, outside) on "2–3× parameter efficiency"."""
-    e, outside = efficiency(df)
+def efficiency_verdict(df, rival="standard", count="parameters"):
+    """(verdict, Effect, bound) on "2–3× parameter efficiency". A bound refutes where it alone rules the claim out, and decides nothing else."""
+    e, bound = efficiency(df, rival, count)
     if e is None:
-        return "open", None, False
+        return "open", None, ""
     low, high = CLAIMED["efficiency"]
-    if e.high < low or e.low > high:
-        return "not reproduced", e, outside
-    return ("reproduced" if e.low > 1 else "inconclusive"), e, outside
+    if (e.high < low and bound in ("", "at most")) or (e.low > high and bound in ("", "at least")):
+        return "not reproduced", e, bound
+    return ("reproduced" if e.low > 1 and not bound else "inconclusive"), e, bound
 
 
-def ablations(df, base="tuned 0.1M"):
+def times(e, bound):
+    """What `efficiency` found, as text."""
+    known = {"at most": e.high, "at least": e.low}
+    return f"{bound} {known[bound]:.2f}" if bound in known else f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]"
+
+
+def ablations(df, base="annealed 0.1M"):
     """Rows for a forest: each ablation against its base."""
     names = list(
         dict.fromkeys(
             r.arm for r in grid("full") if r.spec.experiment == "capacity" and r.arm.startswith(f"{base} (") and "(lr" not in r.arm
         )
     )
-    return [{"name": name[len(base) + 2 : -1], "effect": effect(df, name, base)} for name in names]
-
-
-def rates(df):
-    """Mean NLL on part A of the learning-rate sweep: a row a model, a column a rate."""
-    g = df[df.arm.str.contains("(lr ", regex=False)] if len(df) else df
-    if not len(g):
-        return pd.DataFrame()
-    split = g.arm.str.extract(r"(?P<model>.*) \(lr (?P<rate>.*)\)")
-    return g.assign(model=split.model, rate=split.rate.astype(float)).pivot_table(index="model", columns="rate", values="nll_a")
-
-
-def wikitext2(df):
-    """{arm: (perplexity mean, low, high)} of the word-level WikiText-2 models, for the target 75–85."""
-    out = {}
-    for arm in ("TRM WikiText-2", "causal WikiText-2", "standard WikiText-2"):
-        v = df[df.arm == arm].nll_b.to_numpy() if len(df) else ()
-        if len(v) >= max(2, enough(df)):
-            e = stats.paired(v, np.zeros(len(v)))
-            out[arm] = tuple(math.exp(x) for x in (e.estimate, e.low, e.high))
-    return out
+    return [{"name": name[len(base) + 2 : -1] + diverged(df, name), "effect": effect(df, name, base)} for name in names]
 
 
 # ---------------------------------------------------------------- evaluations and runs under way

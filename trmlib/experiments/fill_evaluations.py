@@ -1,7 +1,12 @@
 """New measures of models that were trained on a language of `data.synthetic`."""
 
+import numpy as np
+
+from trmlib.evaluate import score_blanks
 from trmlib.experiments.fill import TEST_PASSES, FillTask
 from trmlib.probe import alignment
+
+MORE_PASSES = 32  # enough for a model that was trained with up to 15 of them
 
 
 def alignments(task, model):
@@ -16,14 +21,24 @@ def alignments(task, model):
     return {name: [f[name] for f in found] for name in found[0]}
 
 
-SINGLE = {"alignment": alignments}
+def longer(task, model):
+    """NLL and accuracy after 0 … 32 passes, each (passes + 1, groups), on the windows of the record."""
+    scores = [[s.mean(2) @ weights for s in score_blanks(model, t, MORE_PASSES, every_pass=True)] for t, weights in task.tests]
+    nll, accuracy = np.array(scores).transpose(1, 2, 0)
+    return {"nll": nll, "accuracy": accuracy}
+
+
+SINGLE = {"alignment": alignments, "longer": longer}
 GROUPED = {}
 GROUP_SEEDS = ()
 
 
 def wanted(arm, spec):
     """The names of the evaluations that an arm takes part in."""
-    return ["alignment"] if spec.experiment == "hops" and spec.model.passes and spec.model.tied else []
+    c = spec.model
+    if spec.experiment != "hops" or not c.passes or not c.tied:
+        return []
+    return ["longer", "alignment"] if c.rereads else ["longer"]  # without its question a start from elsewhere means nothing
 
 
 def load_model(task, tensors):

@@ -156,10 +156,10 @@ def spread(near, blanks, context):
     return np.arange(blanks) * (1 if near else (context - 3) // (blanks - 1))
 
 
-def coordination(task, model, windows=1024, words=32):
+def coordination(task, model, windows=1024, words=(24, 8)):
     """How much the blanks of a window have to say to one another, on `windows` windows of part B, for 2 … all blanks side by side
     ("2 neighbours", …) and far apart ("2 distant", …): means of all that `evaluate.score_joint` gives, in nats, marginals estimated
-    from `words` words."""
+    from the likeliest words and a few others (`words`)."""
     c, found = task.config, {}
     rows = np.flatnonzero(task.fixed.part_b[task.fixed.article])
     rows = np.random.default_rng(1).permutation(rows)[:windows]

@@ -65,8 +65,21 @@ def sample(task, model, prompt, length=240, temperature=0.8, top_k=0, seed=0):
     return task.text.decode(out[0, task.config.context :].tolist())
 
 
+def references(task, models):
+    """What counting alone reaches on the targets of part B, NLL in nats: `unigram` knows how often each character comes in the
+    training text, `bigram` how often after the character before it (each count plus one). The models are not asked."""
+    text, symbols, split = task.text.train, len(task.text.table), task.config.context
+    counts = np.ones((symbols, symbols))
+    np.add.at(counts, (text[:-1], text[1:]), 1)
+    rows = task.tokens.cpu().numpy()[task.in_b]
+    before, targets = rows[:, split - 1 : -1], rows[:, split:]
+    single = counts.sum(0) / counts.sum()
+    pair = counts / counts.sum(1, keepdims=True)
+    return {"unigram": -np.log(single[targets]).mean(), "bigram": -np.log(pair[before, targets]).mean()}
+
+
 SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run
-GROUPED = {}  # of all seeds of an arm
+GROUPED = {"references": references}  # of all seeds of an arm
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -77,7 +90,7 @@ def wanted(arm, spec):
         single.append("starts")
     if arm in ("target", "mask", "baseline", "baseline-everywhere", "baseline-compute", "parallel", "calibration"):
         single.append("samples")
-    return single
+    return single + (["references"] if arm == "baseline" else [])
 
 
 def load_model(task, tensors):

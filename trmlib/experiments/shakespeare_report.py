@@ -1,17 +1,19 @@
 """What chapter 01 shows: records → tidy frames and verdicts. No training, no plotting."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from trmlib import stats
+from trmlib import checkpoints, stats
 from trmlib.compare import arm_rows, complete, curve_bands, effect, evaluation_frame, rival, scores, series
 from trmlib.errors import TrmError
 from trmlib.experiments import grid
 from trmlib.experiments import shakespeare_evaluations as evaluations
-from trmlib.experiments.shakespeare import CHUNKS, SUPERVISION, Task
+from trmlib.experiments.shakespeare import CHUNKS, NAME, SUPERVISION, Task
 from trmlib.reevaluate import weights
+from trmlib.runs import key_of
 
 # What the write-up says (document 002 of the sources), and the calibration (README of karpathy/nanoGPT, its CPU setting).
 CLAIMED = {"trm_ppl": 1.01, "baseline_ppl": 55.08, "change": 1.01 / 55.08 - 1, "nanogpt": 1.88}
@@ -70,6 +72,21 @@ def verdict(df):
     if stats.artefact(honest.low > math.expm1(-stats.MARGIN), leaking) and leaking.high < 0:
         return "artefact (of starting at the target)", honest
     return stats.verdict(honest, CLAIMED["change"]), honest
+
+
+def references(store, df):
+    """{"unigram": nats, "bigram": nats}, what counting alone reaches on the same targets, or None before it is evaluated."""
+    runs = set(df.key[df.arm == "baseline"]) if len(df) else set()
+    return next((e["result"] for e in store.evaluations("shakespeare", "references") if set(e["runs"]) <= runs), None)
+
+
+def unlearnt(store, df):
+    """Arms that on average are not half way from what counting single characters reaches to what counting pairs reaches: two of them
+    say nothing of each other."""
+    counted = references(store, df)
+    if counted is None:
+        return []
+    return [arm for arm, nll in df.groupby("arm").nll_b.mean().items() if nll > (counted["unigram"] + counted["bigram"]) / 2]
 
 
 def interval_for_one(values, level=0.95):
@@ -156,14 +173,21 @@ def strip_cells(strip):
 
 
 def write(store, df, arm, prompt, length=240, temperature=0.8, top_k=0):
-    """Text sampled from the first seed of an arm whose weights are in the cache, or a line that says what is missing."""
-    rows = [r for r in df[df.arm == arm].itertuples() if store.weights(r.key).exists()]
-    if not rows:
-        return f"no weights of {arm} in the cache; `trm run shakespeare/{arm}` trains it"
-    spec = next(r.spec for r in grid(rows[0].record["profile"]) if r.spec.hash == rows[0].record["hash"])
+    """Text sampled from an arm: by its kept checkpoint, or by the first seed whose weights are in the cache; else a line that says what
+    is wrong, and None where there are no weights."""
+    kept = f"{NAME}-{arm}"
+    rows = [r.record for r in df[df.arm == arm].itertuples() if store.weights(r.key).exists()]
     try:
-        task = Task(spec)
-        model = evaluations.load_model(task, weights(store.weights(rows[0].key)))
-        return evaluations.sample(task, model, prompt, length, temperature, top_k)
+        if kept in checkpoints.names():
+            model, spec, of = checkpoints.load(kept)
+            task = SimpleNamespace(text=checkpoints.characters(of), config=spec.data, device="cpu")
+        elif rows:
+            of = rows[0]
+            task = Task(next(r.spec for r in grid(of["profile"]) if r.spec.hash == of["hash"]))
+            model = evaluations.load_model(task, weights(store.weights(key_of(of))))
+        else:
+            return None
+        text = evaluations.sample(task, model, prompt, length, temperature, top_k)
     except TrmError as e:  # no corpus at hand, a prompt that it cannot spell, a model that cannot write
-        return str(e)
+        return f"--- {arm}: {e}"
+    return f"--- {arm}, profile {of['profile']}, seed {of['seed']}\n{text}"

@@ -1,9 +1,15 @@
 """New measures of trained Sudoku models: evaluations of old weights, each a record of its own.
 
 Thinking longer (supervision steps) and trying again (random starts) on one axis of compute; calibration; what a step does;
-alignment. All on puzzles of part B that no choice was made on.
+alignment. All on puzzles of part B that no choice was made on. Outcomes are kept for every puzzle, so that a report can compare the
+same puzzles and starts, and cross seeds with puzzles.
 """
 
+import base64
+import zlib
+from functools import cache
+
+import numpy as np
 import torch
 
 from trmlib.data import sudoku
@@ -11,10 +17,16 @@ from trmlib.data.solver import rounds
 from trmlib.models.grid import log_softmax, steps
 from trmlib.probe import alignment
 
-STARTS = {8: 64, 16: 16, 64: 4, 256: 1}  # up to so many supervision steps, so many random starts
-PUZZLES = {"budget": 32, "long": 40, "shown": 250}
-HARDER = {"easy-9": "sparse-9"}  # corpus trained on → one that needs more deductions in a row
-HARDER_PUZZLES, HARDER_STEPS = 80, 64  # of each corpus
+# By corpus: random starts tried up to so many supervision steps; puzzles of each evaluation; steps of `longer`, and on its first
+# puzzles ("far": how many, steps) still more. FULL is for the corpora of real puzzles.
+FULL = {"starts": {64: 64}, "budget": 500, "longer": 1000, "steps": 64, "far": (250, 256), "noise": 250, "shown": 250}
+SIZES = {
+    "easy-9": {"starts": {8: 64, 64: 8}, "budget": 32, "longer": 250, "steps": 64, "far": (32, 256), "noise": 40, "shown": 250},
+    "easy-4": {"starts": {4: 4, 16: 2}, "budget": 30, "longer": 30, "steps": 16, "far": (8, 32), "noise": 30, "shown": 30},
+}
+SETTLED = 1e-4  # a step that moves no entry of y and z further has reached a fixed point, but for rounding; entries are of order 1
+HARDER = {"easy-9": "sparse-9"}  # corpus trained on → one of fewer givens
+HARDER_PUZZLES, HARDER_STEPS, HARDER_TRIED = 32, 64, 12_000  # of each group; puzzles generated at most to find them
 NOISE = (0.0, 0.1, 0.3, 1.0)  # standard deviation of what is added to y and z after every step
 NOISE_STEPS = 32
 FILMSTRIPS = 3  # solved boards kept as strips, and unsolved ones
@@ -22,9 +34,13 @@ BINS = 10
 RULES = ("confidence", "cell vote", "puzzle vote", "residual", "any", "rules")
 
 
+def sizes(task):
+    return SIZES.get(task.spec.data.corpus, FULL)
+
+
 def some(task, what):
     """Puzzles of part B: boards, targets (b, cells)."""
-    part = task.puzzles.test[slice(PUZZLES[what])]
+    part = task.puzzles.test[slice(sizes(task)[what])]
     return part.x.to(task.device).long(), part.y.to(task.device).long()
 
 
@@ -33,95 +49,114 @@ def counts(most):
     return [2**i for i in range(most.bit_length())]
 
 
-def restarts(config):
-    """How the settings above shrink for models that think for a few steps only (profile smoke)."""
-    return STARTS if config.d > 16 else {4: 4, 8: 2, 16: 1}
+def seeded(task):
+    """A generator of random starts, another for each seed of the runs."""
+    return torch.Generator(task.device).manual_seed(task.spec.seed)
+
+
+def packed(outcomes):
+    """Outcomes (…, b) as text: a bit each."""
+    return base64.b64encode(zlib.compress(np.packbits(outcomes.cpu().numpy().astype(bool)).tobytes(), 9)).decode()
+
+
+def unpacked(text, *shape):
+    """The bool array of this shape that was `packed`."""
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+
+
+@torch.no_grad()
+def answers(model, puzzles, at, states):
+    """After each of the supervision steps `at`, rising: boards (b, cells), halting logits (b,), how far y moved in the last step (b,).
+    A puzzle whose states have settled (SETTLED) keeps its answer; its further steps are not computed."""
+    live = torch.arange(len(puzzles), device=puzzles.device)
+    boards, sure, moved = torch.empty_like(puzzles), *(torch.empty(len(puzzles), device=puzzles.device) for _ in range(2))
+    for step in range(1, at[-1] + 1):
+        if len(live):
+            logits, halting, new = model(puzzles[live], states)
+            boards[live], sure[live], moved[live] = logits.argmax(-1), halting, (new[0] - states[0]).square().mean((0, 2))
+            going = torch.stack([(a - b).abs().amax((0, 2)) for a, b in zip(new, states, strict=True)]).amax(0) > SETTLED
+            live, states = (live, new) if going.all() else (live[going], tuple(s[:, going] for s in new))
+        if step in at:
+            yield boards.clone(), sure.clone(), moved.clone()
 
 
 # ---------------------------------------------------------------- steps or starts
 
 
 def choose(boards, sure, residual, puzzles, targets):
-    """{rule: share of puzzles that a choice among k answers solves}: boards (k, b, cells), halting logits and residuals (k, b).
+    """{rule: does a choice among k answers solve the puzzle? (b,)}: boards (k, b, cells), halting logits and residuals (k, b).
 
-    confidence: the halting head's favourite; cell vote: the most frequent digit of each cell; puzzle vote: the most frequent board,
-    by confidence where boards tie; residual: the answer whose state moved least in its last step. Ceilings: any right one among the k
-    (pass@k); one that keeps the rules and the givens, which for puzzles with one solution comes to the same."""
+    confidence: the halting head's favourite; cell vote: the most frequent digit of each cell; puzzle vote: the most frequent board;
+    both by confidence where there is a tie; residual: the answer whose state moved least in its last step. Ceilings: any right one
+    among the k (pass@k); one that keeps the rules and the givens, which for puzzles with one solution comes to the same."""
     right = (boards == targets).all(-1)  # (k, b)
     legal = sudoku.valid(boards) & sudoku.keeps_givens(boards, puzzles)
-    votes = torch.stack([(boards == board).all(-1).sum(0) for board in boards])  # (k, b)
-    by_votes = votes + sure.sigmoid() / 2  # a tie-break below one vote
+    tie = sure.sigmoid() / 2  # below one vote
+    votes = torch.stack([(boards == board).all(-1).sum(0) for board in boards]) + tie  # (k, b)
+    cells = torch.stack([(boards == board).sum(0) for board in boards]) + tie[..., None]  # (k, b, cells): votes for each answer's digit
+    voted = boards.gather(0, cells.argmax(0, keepdim=True))[0]
     take = lambda scores: right.gather(0, scores.argmax(0, keepdim=True))[0]  # noqa: E731
-    found = {
-        "confidence": take(sure), "cell vote": (boards.mode(0).values == targets).all(-1), "puzzle vote": take(by_votes),
+    return {
+        "confidence": take(sure), "cell vote": (voted == targets).all(-1), "puzzle vote": take(votes),
         "residual": take(-residual), "any": right.any(0), "rules": legal.any(0),
     }  # fmt: skip
-    return {rule: v.float().mean().item() for rule, v in found.items()}
 
 
 @torch.no_grad()
 def budget(task, model):
-    """Accuracy over (supervision steps, random starts): {"steps", "starts", rule: rows of steps, columns of starts (None: not
-    measured), "one": accuracy of a start on average}. k starts are chosen from in as many disjoint groups as there are, and averaged."""
+    """What is solved over (supervision steps, random starts): {"steps", "starts", "puzzles": how many, rule: rows of steps, columns of
+    k starts}, each entry the outcomes (groups, puzzles), `packed`: k starts are chosen from in as many disjoint groups as there are, the
+    first starts first. None: not measured."""
     puzzles, targets = some(task, "budget")
-    plan, b = restarts(task.config), len(puzzles)
-    k = max(plan.values())
-    generator = torch.Generator(task.device).manual_seed(0)
-    states = [model.start(b, noise=True, generator=generator) for _ in range(k)]  # (y, z) of each start
-    at, done = counts(max(plan)), 0
-    found = {rule: [] for rule in RULES} | {"steps": at, "starts": counts(k), "one": []}
-    for step in at:
-        k = max(starts for most, starts in plan.items() if most >= step)
-        answers = [last(model, puzzles, step - done, s) for s in states[:k]]
-        done, states = step, [a[3] for a in answers]
-        boards, sure, residual = (torch.stack([a[i] for a in answers]) for i in range(3))
-        found["one"].append((boards == targets).all(-1).float().mean().item())
-        for rule in RULES:
-            found[rule].append([None] * len(found["starts"]))
-        for column, size in enumerate(found["starts"]):
-            groups = [slice(i, i + size) for i in range(0, k, size)] if size <= k else []
+    plan, generator = sizes(task)["starts"], seeded(task)
+    at, rows = counts(max(plan)), {}
+    for start in range(max(plan.values())):
+        mine = [step for step in at if start < max(k for most, k in plan.items() if most >= step)]
+        states = model.start(len(puzzles), noise=True, generator=generator)
+        for step, answer in zip(mine, answers(model, puzzles, mine, states), strict=True):
+            rows.setdefault(step, []).append(answer)
+    ks = counts(max(plan.values()))
+    found = {"steps": at, "starts": ks, "puzzles": len(puzzles)} | {rule: [[None] * len(ks) for _ in at] for rule in RULES}
+    for i, step in enumerate(at):
+        boards, sure, residual = (torch.stack(v) for v in zip(*rows[step], strict=True))
+        for column, k in enumerate(ks):
+            groups = [slice(g, g + k) for g in range(0, len(boards), k)] if k <= len(boards) else []
             chosen = [choose(boards[g], sure[g], residual[g], puzzles, targets) for g in groups]
             for rule in RULES if chosen else ():
-                found[rule][-1][column] = sum(c[rule] for c in chosen) / len(chosen)
+                found[rule][i][column] = packed(torch.stack([c[rule] for c in chosen]))
     return found
-
-
-def last(model, puzzles, n, states):
-    """n ≥ 1 more steps from states: (boards (b, cells), halting logits (b,), how far y moved in the last step (b,), states)."""
-    for _ in range(n):
-        logits, sure, new = model(puzzles, states)
-        moved, states = (new[0] - states[0]).square().mean((0, 2)), new
-    return logits.argmax(-1), sure, moved, states
 
 
 @torch.no_grad()
 def longer(task, model):
-    """Accuracy after 1 … steps from the model's own start: {"steps", "accuracy", "cells", "surely": accuracy of stopping each puzzle at the
-    first step at which the halting head is sure, "spent": the steps that takes on average}; all cut at each number of steps."""
-    puzzles, targets = some(task, "long")
-    most = max(restarts(task.config))
-    generator = torch.Generator(task.device).manual_seed(0)
-    states, right, cells, sure = model.start(len(puzzles), generator=generator), [], [], []
-    for logits, halting, _ in steps(model, puzzles, most, states):
-        hit = logits.argmax(-1) == targets
-        right.append(hit.all(-1)), cells.append(hit.float().mean().item()), sure.append(halting > 0)
-    right, sure = torch.stack(right), torch.stack(sure)  # (steps, b)
-    at = counts(most)
+    """What is solved after 1 … steps from the model's own start: {"steps", "puzzles", "right": outcomes (steps, puzzles), `packed`,
+    "cells", "surely": outcomes if each puzzle stops at the first step at which the halting head is sure, "spent": the steps that takes on
+    average}, all cut at each number of steps; and of the first puzzles after still more: "far": {"steps", "puzzles", "right"}."""
+    size = sizes(task)
+    puzzles, targets = some(task, "longer")
+    most, (few, last) = size["steps"], size["far"]
+    states = model.start(len(puzzles), generator=seeded(task))
+    boards, sure, _ = (torch.stack(v) for v in zip(*answers(model, puzzles, range(1, most + 1), states), strict=True))
+    hit = boards == targets
+    right, sure, at = hit.all(-1), sure > 0, counts(most)  # (steps, b)
     stop = torch.where(sure.any(0), sure.int().argmax(0), most)  # of each puzzle
-    surely, spent = [], []
-    for s in at:
-        end = stop.clamp(max=s - 1)
-        surely.append(right.gather(0, end[None])[0].float().mean().item())
-        spent.append((end + 1).float().mean().item())
-    return {"steps": at, "accuracy": [right[s - 1].float().mean().item() for s in at], "cells": [cells[s - 1] for s in at],
-            "surely": surely, "spent": spent}  # fmt: skip
+    ends = [stop.clamp(max=s - 1) for s in at]
+    rows = [s - 1 for s in at]
+    beyond = [s for s in counts(last) if s > most]
+    far = [b for b, *_ in answers(model, puzzles[:few], beyond, tuple(s[:, :few] for s in states))]
+    return {
+        "steps": at, "puzzles": len(puzzles), "right": packed(right[rows]), "cells": hit[rows].float().mean((1, 2)).tolist(),
+        "surely": packed(torch.stack([right.gather(0, end[None])[0] for end in ends])), "spent": [mean(end + 1) for end in ends],
+        "far": {"steps": beyond, "puzzles": len(puzzles[:few]), "right": packed(torch.stack([(b == targets[:few]).all(-1) for b in far]))},
+    }  # fmt: skip
 
 
 @torch.no_grad()
 def noise(task, model):
     """Accuracy when noise is added to y and z after every step: {"steps", sigma: accuracy at each of these}."""
-    puzzles, targets = some(task, "long")
-    most = min(NOISE_STEPS, max(restarts(task.config)))
+    puzzles, targets = some(task, "noise")
+    most = min(NOISE_STEPS, sizes(task)["steps"])
     found = {"steps": counts(most)}
     for sigma in NOISE:
         generator = torch.Generator(task.device).manual_seed(0)
@@ -135,23 +170,38 @@ def noise(task, model):
     return found
 
 
+@cache
+def of_rounds(corpus, least, most, count):
+    """Up to `count` generated puzzles of a corpus's givens that need least … most rounds of deduction, among HARDER_TRIED."""
+    n, *givens = sudoku.GENERATED[corpus]
+    parts, have, first = [], 0, 0
+    while have < count and first < HARDER_TRIED:
+        block, first = sudoku.generate(n, givens, (sudoku.EVALUATION, 3), 100, first), first + 100
+        needed = block.rounds().max(1).values
+        part = block[((needed >= least) & (needed <= most)).nonzero()[: count - have, 0].numpy()]
+        parts, have = [*parts, part], have + len(part)
+    return [torch.cat([getattr(p, k) for p in parts]) for k in ("x", "y")]
+
+
 @torch.no_grad()
 def harder(task, model):
-    """Accuracy by the rounds of deduction that a puzzle needs, on puzzles that need more than any trained on, too: {"steps", "rounds",
-    "puzzles": how many there are of each, "trained": rounds that 99 in 100 puzzles trained on stay within, "accuracy": rows of rounds,
-    columns of steps}."""
-    beyond = sudoku.load(sudoku.SudokuConfig(HARDER[task.spec.data.corpus], 1, 1, HARDER_PUZZLES)).test
-    parts = [task.puzzles.test[slice(HARDER_PUZZLES)], beyond]
-    x, y = (torch.cat([getattr(p, k) for p in parts]).to(task.device).long() for k in ("x", "y"))
-    needed = torch.cat([p.rounds().max(1).values for p in parts])
-    most = min(HARDER_STEPS, max(restarts(task.config)))
-    at, generator = counts(most), torch.Generator(task.device).manual_seed(0)
-    right = [(logits.argmax(-1) == y).all(-1).cpu() for logits, _, _ in steps(model, x, most, model.start(len(x), generator=generator))]
-    rounds = needed.unique().tolist()
-    return {
-        "steps": at, "rounds": rounds, "puzzles": [int((needed == r).sum()) for r in rounds], "trained": int(task.puzzles.train.rounds().max(1).values.float().quantile(0.99)),
-        "accuracy": [[right[s - 1][needed == r].float().mean().item() for s in at] for r in rounds],
-    }  # fmt: skip
+    """What is solved of puzzles with the givens trained on or fewer, that need no more rounds of deduction than 99 in 100 puzzles trained
+    on ("trained") or more: {"steps", "trained", "groups": [{"givens", "beyond", "puzzles", "rounds": mean, "right": outcomes (steps,
+    puzzles), `packed`}]}."""
+    corpora = task.spec.data.corpus, HARDER[task.spec.data.corpus]
+    trained = int(task.puzzles.train.rounds().max(1).values.float().quantile(0.99))
+    at, groups = counts(min(HARDER_STEPS, sizes(task)["steps"])), []
+    for corpus in corpora:
+        for beyond in (False, True):
+            x, y = of_rounds(corpus, *((trained + 1, 255) if beyond else (1, trained)), HARDER_PUZZLES)
+            if not len(x):
+                continue
+            needed = sudoku.Puzzles(x, y, None).rounds().max(1).values
+            x, y = (v.to(task.device).long() for v in (x, y))
+            right = [(b == y).all(-1) for b, *_ in answers(model, x, at, model.start(len(x), generator=seeded(task)))]
+            groups.append({"givens": list(sudoku.GENERATED[corpus][1:]), "beyond": beyond, "puzzles": len(x), "rounds": mean(needed),
+                           "right": packed(torch.stack(right))})  # fmt: skip
+    return {"steps": at, "trained": trained, "groups": groups}
 
 
 # ---------------------------------------------------------------- what a step does
@@ -163,12 +213,13 @@ def thinking(task, model):
     "changed"      share of the blank cells whose digit changed in a step (from step 2 on), "residual": how far y moved, of all and of the
                    puzzles solved in the end and the others
     "by_round"     (steps, rounds): share of cells that are right after a step, by the round of deductions in which a cell falls
-    "difficulty"   for each number of rounds that a puzzle needs: puzzles, share solved, mean first step that solved it
-    "calibration"  after every step, the puzzles in ten bins of the halting head's probability: count, mean probability, share solved
+    "difficulty"   for each number of rounds that a puzzle needs: puzzles, share solved, how many are solved at some step ("reached"),
+                   mean first step that solved them
+    "calibration"  after every step, the puzzles in ten bins of the halting head's probability: count, mean probability, share solved;
+                   and "sure": each puzzle at the first step at which the head says more than a half, if there is one
     "strips"       some solved and unsolved puzzles: puzzle, target, digits and confidence after every step}"""
     puzzles, targets = some(task, "shown")
-    generator = torch.Generator(task.device).manual_seed(0)
-    states, out = model.start(len(puzzles), generator=generator), []
+    states, out = model.start(len(puzzles), generator=seeded(task)), []
     for logits, halting, new in steps(model, puzzles, max(task.config.n_sup, 4), states):
         p = log_softmax(logits, task.config.loss).exp().max(-1)  # the probabilities that it was trained with
         out.append((p.indices, p.values, halting.sigmoid(), (new[0] - states[0]).square().mean((0, 2))))
@@ -183,15 +234,19 @@ def thinking(task, model):
     by_round = [(hit * (cell_rounds == r)).sum((1, 2)) / (cell_rounds == r).sum() for r in range(1, most + 1)]
     needed = cell_rounds.max(1).values
     difficulty = [
-        {"rounds": r, "puzzles": int(of.sum()), "solved": solved[of].float().mean().item(), "first": mean(first[of & (first > 0)])}
+        {"rounds": r, "puzzles": int(of.sum()), "solved": mean(solved[of]), "reached": int((of & (first > 0)).sum()), "first": mean(first[of & (first > 0)])}
         for r in range(1, most + 1) if (of := needed == r).any()
     ]  # fmt: skip
     changed = ((boards[1:] != boards[:-1]) & blank).sum((1, 2)) / blank.sum()
-    kept = [*solved.nonzero()[:FILMSTRIPS, 0].tolist(), *(~solved).nonzero()[:FILMSTRIPS, 0].tolist()]
+    slowest = torch.where(solved, first, 0).argsort(descending=True, stable=True)
+    kept = [*slowest[: min(FILMSTRIPS, int(solved.sum()))].tolist(), *(~solved).nonzero()[:FILMSTRIPS, 0].tolist()]
+    told = (sure > 0.5).any(0)
+    when = (sure > 0.5).int().argmax(0, keepdim=True)
     return {
         "changed": changed.tolist(), "by_round": torch.stack(by_round, 1).tolist(), "difficulty": difficulty,
         "residual": {name: [mean(row[of]) for row in moved] for name, of in {"all": solved | True, "solved": solved, "unsolved": ~solved}.items()},
         "calibration": [reliability(p, r) for p, r in zip(sure, right, strict=True)],
+        "sure": reliability(sure.gather(0, when)[0][told], right.gather(0, when)[0][told]),
         "strips": [{
             "solved": bool(solved[i]), "puzzle": sudoku.show_line(puzzles[i].cpu()), "target": sudoku.show_line(targets[i].cpu()),
             "digits": [sudoku.show_line(b[i].clamp(max=model.digits).cpu()) for b in boards], "confidence": [[round(v, 3) for v in c[i].tolist()] for c in confidence],
@@ -232,7 +287,7 @@ def alignments(task, model):
 SINGLE = {"budget": budget, "longer": longer, "harder": harder, "noise": noise, "thinking": thinking, "alignment": alignments}  # of one run
 GROUPED = {}
 GROUP_SEEDS = ()
-MAIN = ("TRM", "random starts", "TRM 9×9", "random starts 9×9")
+MAIN = ("TRM", "random starts")
 
 
 def wanted(arm, spec):

@@ -1,0 +1,27 @@
+"""Comparisons of arms, by hand."""
+
+import math
+
+import pandas as pd
+
+from trmlib import compare
+
+
+def swept(**ppls):
+    """Two tuning seeds of each arm "model (lr rate)"."""
+    rows = [
+        {"arm": f"{model} (lr {lr:g})", "seed": 100 + s, "status": "recorded", "nll_a": math.log(ppl) + 0.01 * s}
+        for model, of in ppls.items() for lr, ppl in of.items() for s in (0, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_best_rate_is_named_and_so_is_an_edge():
+    rates = (3e-4, 1e-3, 3e-3)
+    df = swept(inner=dict(zip(rates, (9, 7, 8))), edge=dict(zip(rates, (9, 8, 7))), begun={3e-4: 5})
+    said = compare.best_rates(df, ("inner", "edge", "begun", "none"), rates)
+    assert said == (
+        "Best learning rate on part A: inner: 0.001; edge: 0.003, on the edge of the grid: extend it; "
+        "begun: 1 of 3 rates recorded; none: 0 of 3 rates recorded."
+    )
+    assert compare.best_rates(df[:0], ("inner",), rates) == "Best learning rate on part A: inner: 0 of 3 rates recorded."
