@@ -197,7 +197,7 @@ if hard:
     plots.doubling(ax, next(iter(hard[0].values()))[0])
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("puzzles solved")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.8))
 else:
     plots.pending(ax, "harder puzzles")
 save(
@@ -365,7 +365,7 @@ if len(hard):
     mark = {hard.rounds.min(): "≤ ", hard.rounds.max(): "≥ "}
     ticks = [f"{mark.get(r, '')}{r}\n({n})" for r, n in zip(hard.rounds, hard.puzzles, strict=True)]
     for ax, name, label in zip(axes, ("solved", "first"), ("share solved", "first step that solved it"), strict=True):
-        plots.lines({label: (hard.rounds, *zip(*hard[name], strict=True))}, ax, "rounds of deductions needed (puzzles)", label)
+        plots.lines({label: (hard.rounds, *zip(*hard[name], strict=True))}, ax, "rounds needed (puzzles)", label)
         ax.legend().remove()
         ax.set_xticks(hard.rounds, ticks, fontsize=8)
         ax.set_ylim(0)

@@ -12,7 +12,6 @@ import numpy as np
 from trmlib import claims, compare, stats
 from trmlib.errors import TrmError
 from trmlib.experiments import autoregressive_report, capacity_report, grid, masked_report, shakespeare_report, sudoku_report, when_report
-from trmlib.experiments.capacity import TIMES
 from trmlib.export import percent
 from trmlib.figures import known, note
 from trmlib.tables import shown
@@ -153,7 +152,7 @@ def shakespeare(store, df, profile):
     parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
-        worse=e is not None and e.low > 0, recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
+        recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
         other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"),
         two_tables=tables and f"{tables['best']:.1f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(shakespeare_report.unlearnt(store, df)), counted=shakespeare_report.references(store, df) is not None,
@@ -197,13 +196,11 @@ def capacity(df):
     table, fit = capacity_report.law(df)
     turned = capacity_report.turned(df)
     leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
-    _, e, bound = capacity_report.efficiency_verdict(df)
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
-        reached=f"{table.reached.min():.1f}" if len(table) else PENDING, times=TIMES,
+        reached=f"{table.reached.min():.1f}" if len(table) else PENDING,
         at=f"{10**fit[1].estimate:.2g} [{10**fit[1].low:.2g}, {10**fit[1].high:.2g}]" if fit else None,
         leaking=int(leaking.seeds.sum()) if len(leaking) else 0, leaking_turned=int(leaking.turned.sum()) if len(leaking) else 0,
-        efficiency=capacity_report.times(e, bound) if e else None,
     )  # fmt: skip
 
 
@@ -269,7 +266,7 @@ def hops(df, profile):
     loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(
         arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
-        longest=max(lang.trained) if lang else 0, length=max(lang.groups) if lang else 0, able=len(able),
+        longest=max(lang.trained) if lang else 0, able=len(able),
         gaining=[a.name for a in able if a.gains], asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip

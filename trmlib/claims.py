@@ -633,6 +633,14 @@ def longer_gain(claim, df, store):
 
 
 @rule
+def carries_most(claim, df, store):
+    """More than half of the first arm's accuracy goes with what the second lacks; args: `metric`."""
+    _, x, y = compare.pairs(df, *claim.arms, claim.args["metric"])
+    e, half = compare.effect(df, *claim.arms, claim.args["metric"]), stats.paired(x / 2, y)
+    return from_effect(e, signed(half, 1), f"without it {np.mean(y) / np.mean(x):.0%} of the accuracy are left", unit="points")
+
+
+@rule
 def cheaper(claim, df, store):
     """The first arm trains for less, by counted operations, and is no worse than the second by 2 points; args: `metric`."""
     a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
