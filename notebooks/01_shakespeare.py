@@ -148,7 +148,7 @@ if bands:
         ax.axhline(math.exp(nats), color="#999999", linestyle=":", linewidth=1)
         ax.text(0, math.exp(nats), f"counting: {name}", va="bottom", fontsize=9)
     ax.set_ylabel("perplexity a character, fixed windows")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 else:
     plots.pending(ax, "learning curves")
 save(
