@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from trmlib import budget, explore
-from trmlib.experiments import dial, hops, masked, when_report
+from trmlib.experiments import dial, hops, masked, shakespeare, when_report
 from trmlib.runs import Store
 from trmlib.tables import shown
 
@@ -77,3 +77,8 @@ def test_the_controls_follow_the_task(curves, monkeypatch):
     task, _, lines, _, _ = explore.weigh_compute(curves[0]).children
     task.value = "dial"
     assert lines.options == ("passes", "samples", "filling")
+
+
+def test_a_start_of_noise_costs_what_one_of_zeros_does():
+    specs = {r.arm: r.spec for r in shakespeare.grid("full")}
+    assert budget.counted(specs["noise"], 2) == budget.counted(specs["zeros"], 2) != budget.counted(specs["noise"], 1)

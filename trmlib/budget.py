@@ -1,6 +1,7 @@
 """Score against test-time compute, chapter by chapter: records in, one tidy frame out. Nothing is run: what k passes cost is counted on
 models without weights."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -42,6 +43,7 @@ def counted(spec, passes):
             model, m = MaskedLM(c, d.vocab, d.context), d.blanks
             batch = [torch.zeros(1, *shape, dtype=torch.long) for shape in ((d.context,), (m,), (m, m - 1))]
         else:
+            c = replace(c, start="zeros") if c.start == "noise" else c  # drawing costs nothing, and cannot be done on these
             model = ChunkLM(c, getattr(d, "vocab", CHARACTERS), d.context, d.chunk)
             batch = [torch.zeros(1, d.context + d.chunk, dtype=torch.long)]
         for block in model.modules():
