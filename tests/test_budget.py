@@ -82,3 +82,9 @@ def test_the_controls_follow_the_task(curves, monkeypatch):
 def test_a_start_of_noise_costs_what_one_of_zeros_does():
     specs = {r.arm: r.spec for r in shakespeare.grid("full")}
     assert budget.counted(specs["noise"], 2) == budget.counted(specs["zeros"], 2) != budget.counted(specs["noise"], 1)
+
+
+def test_no_more_lines_are_drawn_than_there_are_colours():
+    rows = pd.DataFrame([("t", "perplexity", f"arm {i}", "", 1e6, 2, 5.0, 4.0, 6.0, 5) for i in range(12)], columns=budget.COLUMNS)
+    assert list(budget.chosen(rows, "t", "perplexity").line) == [f"arm {i}" for i in range(8)]
+    plt.close(explore.draw_budget({"t": budget.chosen(rows, "t", "perplexity")}))

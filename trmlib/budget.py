@@ -14,6 +14,7 @@ from trmlib.experiments import grid, sudoku_report, when_report
 from trmlib.layers import Block
 from trmlib.models.chunk import ChunkLM
 from trmlib.models.masked import MaskedConfig, MaskedLM
+from trmlib.plots import COLOURS
 from trmlib.tables import by_pass, shown
 
 COLUMNS = ("task", "score", "line", "at", "flops", "depth", "mean", "low", "high", "seeds")
@@ -30,6 +31,7 @@ LINES = {  # what is drawn where nobody chose: task → lines
     "Shakespeare": ("baseline", "parallel", "mask"),
     "left to right": ("baseline", "6-blocks", "TRM", "8-passes"),
     "hops": ("2 passes", "8 passes", "8 passes, random", "2 passes, within reach"),
+    "capacity": ("standard 0.1M", "causal 0.1M", "TRM 0.1M", "annealed 0.1M"),
     "Sudoku": ("random starts, more steps", "random starts, more starts"),
 }
 
@@ -167,10 +169,11 @@ def curves(store, profile):
 
 
 def chosen(table, task, score, lines=()):
-    """The rows of a task and score, of the lines named; where none is named, of LINES as far as they are there, else of all."""
+    """The rows of a task and score, of the lines named; where none is named, of LINES as far as they are there, else of all. No more lines
+    than there are colours."""
     rows = table[(table.task == task) & (table.score == score)]
     lines = lines or [line for line in LINES.get(task, ()) if line in set(rows.line)]
-    return rows[rows.line.isin(lines)] if len(lines) else rows
+    return rows[rows.line.isin(list(lines or dict.fromkeys(rows.line))[: len(COLOURS)])]
 
 
 def said(panels):
