@@ -117,7 +117,7 @@ rows = status(store, (profile,))
 state = pd.DataFrame(summary(rows))
 say(
     f"**{int(state.recorded.sum())} runs recorded, {int(state.pending.sum())} pending, {int(state.failed.sum())} failed** (profile {profile}). "
-    + cost([r for r in rows if r["status"] == "pending"])
+    + cost(rows)
 )
 chapters = state.groupby("experiment", sort=False)
 chapters[["recorded", "pending", "failed"]].sum().assign(arms=chapters.size(), hours=(chapters.minutes.sum() / 60).round(1))

@@ -24,6 +24,7 @@ def clean_environment(monkeypatch):
 def one_experiment(request, monkeypatch):
     """The machinery is tested on one experiment; a module that says `EXPERIMENTS = (...)` names its own."""
     monkeypatch.setattr(experiments, "EXPERIMENTS", getattr(request.module, "EXPERIMENTS", ("masked",)))
+    experiments.grid.cache_clear()
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """Score against test-time compute, from the committed records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from trmlib import budget, explore
-from trmlib.experiments import dial, hops, masked, shakespeare, when_report
+from trmlib import budget, explore, flops
+from trmlib.experiments import capacity, dial, hops, masked, shakespeare, sudoku, when_report
 from trmlib.runs import Store
 from trmlib.tables import shown
 
@@ -29,12 +32,35 @@ def test_what_is_counted_without_weights_is_what_the_records_counted(experiment,
     df, _ = shown(STORE, experiment.NAME, "full")
     for arm in (a for a in arms if a in set(df.arm)):
         record = df[df.arm == arm].record.iloc[0]
-        assert budget.cost(specs[arm], specs[arm].model.passes) == (record["inference_flops"], record["serial_depth"])
+        assert flops.cost(specs[arm], specs[arm].model.passes) == (record["inference_flops"], record["serial_depth"])
 
 
 def test_every_pass_after_the_first_costs_the_same():
     spec = next(r.spec for r in masked.grid("full") if r.arm == "joint")
-    assert budget.cost(spec, 7) == budget.counted(spec, 7)
+    assert flops.cost(spec, 7) == flops.counted(spec, 7)
+
+
+@pytest.mark.parametrize("arm", ["standard 0.1M", "causal 0.1M"])
+def test_a_model_trained_everywhere_is_counted_at_every_position(arm):
+    """A third of the counted training is forward."""
+    spec = next(r.spec for r in capacity.grid("full") if r.arm == arm)
+    model, d = capacity.build(spec), spec.data
+    ids = torch.zeros(1, d.context + d.chunk, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(ids, slots=d.context + d.chunk - 1 if arm.startswith("standard") else None)[0].sum().backward()
+    assert 3 * flops.forward(spec) / spec.train.batch == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("change", [{}, {"mixer": "attention"}, {"single": True}, {"padding": 0, "blocks": 4}])
+def test_a_board_is_counted_without_running_all_recursions(change):
+    spec = next(r.spec for r in sudoku.grid("cpu") if r.arm == "TRM")
+    spec = replace(spec, model=replace(spec.model, n=5, T=4, **change))
+    model, calls = sudoku.build(spec), []
+    for block in model.blocks:
+        block.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 81))
+    assert flops.counted(spec) == (counter.get_total_flops(), len(calls))
 
 
 def test_curves_are_those_of_the_records(curves):
@@ -72,8 +98,7 @@ def test_a_budget_is_drawn_on_either_axis_and_said(curves):
     assert budget.said({"one": rows}) == "- t, *a*, perplexity: 9.0 (0 passes) → 6.0 (2 passes), best **4.0 (1 pass)**."
 
 
-def test_the_controls_follow_the_task(curves, monkeypatch):
-    monkeypatch.setattr(explore, "display", lambda fig: None)
+def test_the_controls_follow_the_task(curves):
     task, _, lines, _, _ = explore.weigh_compute(curves[0]).children
     task.value = "dial"
     assert lines.options == ("passes", "samples", "filling")
@@ -81,7 +106,7 @@ def test_the_controls_follow_the_task(curves, monkeypatch):
 
 def test_a_start_of_noise_costs_what_one_of_zeros_does():
     specs = {r.arm: r.spec for r in shakespeare.grid("full")}
-    assert budget.counted(specs["noise"], 2) == budget.counted(specs["zeros"], 2) != budget.counted(specs["noise"], 1)
+    assert flops.counted(specs["noise"], 2) == flops.counted(specs["zeros"], 2) != flops.counted(specs["noise"], 1)
 
 
 def test_no_more_lines_are_drawn_than_there_are_colours():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trmlib import bench, cli, queue, verify
+from trmlib import bench, cli, experiments, flops, queue, verify
 from trmlib.data import sources
 from trmlib.errors import TrmError
 from trmlib.experiments import masked, module
@@ -125,20 +125,29 @@ def test_list_prints_a_row_an_arm(store_with_run, trm):
     assert [line[:6] for line in lines if line[2] == "4-blocks"] == [["smoke", "masked", "4-blocks", "0", "2", "0"]]
 
 
-def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, monkeypatch):
+def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, document, monkeypatch):
+    runs = {r.spec.hash: r for r in masked.grid("smoke")}
+    own = runs.pop(record["hash"])
+    work = {h: (1 if r.arm == own.arm else flops.forward(r.spec) / flops.forward(own.spec)) * r.spec.train.steps for h, r in runs.items()}
+    expected = {h: record["seconds"] / record["steps"] * w for h, w in work.items()}
+    waiting = [r for r in document("list", "--profile", "smoke")[1] if r["status"] == "pending"]
+    assert {r["hash"]: r["estimated_seconds"] for r in waiting} == pytest.approx(expected)
+    assert expected[next(r.spec.hash for r in masked.grid("smoke") if r.arm == "8-passes")] > 1.5 * record["seconds"]
     status, out, _ = trm("list", "--pending", "--profile", "smoke")
-    n = len(masked.grid("smoke")) - 1
-    assert status == 0
-    assert (
-        out.splitlines()[-1]
-        == f"{n} runs pending, about {n * record['seconds'] / 3600:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"
+    hours = sum(expected.values()) / 3600
+    assert status == 0 and out.splitlines()[-1] == (
+        f"{len(runs)} runs pending, about {hours:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"
     )
-    _, out, _ = trm("list", "--pending", "--profile", "cpu")
-    n = len(masked.grid("cpu"))
-    assert out.splitlines()[-1] == f"{n} runs pending ({n} of them without an estimate); `trm run` trains them"
-    grid = [r for r in masked.grid("smoke") if r.spec.hash == record["hash"]]
-    monkeypatch.setattr(masked, "grid", lambda profile: grid)
+    monkeypatch.setattr(masked, "grid", lambda profile: [own])
+    experiments.grid.cache_clear()
     assert trm("list", "--pending", "--profile", "smoke") == (0, "no run is pending\n", "")
+
+
+def test_a_list_without_records_has_no_estimate(empty, trm):
+    n = len(masked.grid("smoke"))
+    assert trm("list", "--pending", "--profile", "smoke")[1].splitlines()[-1] == (
+        f"{n} runs pending (no record says how long); `trm run` trains them"
+    )
 
 
 def test_show_finds_a_run_by_hash_and_by_name(store_with_run, record, document, trm):

@@ -1,19 +1,12 @@
 """Score against test-time compute, chapter by chapter: records in, one tidy frame out. Nothing is run: what k passes cost is counted on
 models without weights."""
 
-from dataclasses import replace
-from functools import cache
-
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib import compare
 from trmlib.experiments import grid, sudoku_report, when_report
-from trmlib.layers import Block
-from trmlib.models.chunk import ChunkLM
-from trmlib.models.masked import MaskedConfig, MaskedLM
+from trmlib.flops import cost
 from trmlib.plots import COLOURS
 from trmlib.tables import by_pass, shown
 
@@ -25,7 +18,6 @@ LANGUAGE = {
     "capacity": ("perplexity",),
 }
 SCORES = {"perplexity": "nll_b", "accuracy": "accuracy_b"}
-CHARACTERS = 65  # of tinyshakespeare, which need not be at hand
 LINES = {  # what is drawn where nobody chose: task → lines
     "two blanks": ("baseline", "4-blocks", "1-pass", "joint"),
     "Shakespeare": ("baseline", "parallel", "mask"),
@@ -34,33 +26,6 @@ LINES = {  # what is drawn where nobody chose: task → lines
     "capacity": ("standard 0.1M", "causal 0.1M", "TRM 0.1M", "annealed 0.1M"),
     "Sudoku": ("random starts, more steps", "random starts, more starts"),
 }
-
-
-@cache
-def counted(spec, passes):
-    """(FLOPs, blocks in series) of one window after so many passes, counted on tensors that hold nothing."""
-    c, d, depth = spec.model, spec.data, []
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if isinstance(c, MaskedConfig):
-            model, m = MaskedLM(c, d.vocab, d.context), d.blanks
-            batch = [torch.zeros(1, *shape, dtype=torch.long) for shape in ((d.context,), (m,), (m, m - 1))]
-        else:
-            c = replace(c, start="zeros") if c.start == "noise" else c  # drawing costs nothing, and cannot be done on these
-            model = ChunkLM(c, getattr(d, "vocab", CHARACTERS), d.context, d.chunk)
-            batch = [torch.zeros(1, d.context + d.chunk, dtype=torch.long)]
-        for block in model.modules():
-            if isinstance(block, Block):
-                block.register_forward_hook(lambda *_: depth.append(1))
-        model.eval()(*batch, passes=passes)
-    return counter.get_total_flops(), len(depth)
-
-
-def cost(spec, passes):
-    """`counted`; from the second pass on each costs the same."""
-    if passes < 3 or not getattr(spec.model, "tied", True):
-        return counted(spec, passes)
-    (one, d1), (two, d2) = counted(spec, 1), counted(spec, 2)
-    return one + (passes - 1) * (two - one), d1 + (passes - 1) * (d2 - d1)
 
 
 def several(n, what, ending="s"):

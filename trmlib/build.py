@@ -29,6 +29,7 @@ LEDGER = "00_overview"  # with it goes the table of verdicts in README.md
 KERNEL_ENV = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
+    "HF_HUB_OFFLINE": "1",  # what is not at hand is said at once: no notebook needs a network
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger, no warning about it
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # draws with agg, and shows the figure in the executed notebook
 }
@@ -66,7 +67,7 @@ def execute(source, target, parameters, runtime, environment):
     failed = target.with_suffix(".failed.ipynb")
     try:
         nb = read_source(source)
-        quiet = {"progress_bar": False, "start_timeout": 300}  # seconds, on a busy machine
+        quiet = {"progress_bar": False, "start_timeout": 300, "execution_timeout": 1800}  # seconds, on a busy machine; no cell trains
         papermill.execute_notebook(nb, partial, parameters, kernel_name="python3", cwd=source.parent, config=config, **quiet)
         partial.replace(target)
         failed.unlink(missing_ok=True)
@@ -171,8 +172,10 @@ def command(args):
             raise TrmError("\n".join(["a rebuild from the records differs in these files:", *changed, advice]), code=1)
         print(f"a rebuild from the records gives figures/{', article/ and the README' if verdicts else ' and article/'} byte for byte")
     elif profile != "smoke":
-        print("still to be trained:", flush=True)
-        trm("list", "--pending", "--profile", profile)
+        from trmlib.runs import Store
+        from trmlib.tables import cost, status
+
+        print(cost(status(Store(), (profile,))))
 
 
 def publish(args):

@@ -13,7 +13,7 @@ from trmlib.data import sources, sudoku
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
 from trmlib.runs import Store
-from trmlib.tables import cost, show_record, status, summary
+from trmlib.tables import cost, estimated, show_record, status, summary
 from trmlib.train import COMPILED
 
 
@@ -166,7 +166,7 @@ def emit(args, value, text):
 def do_list(args):
     store, patterns = Store(), tuple(args.patterns)
     profiles = (args.profile,) if args.profile else PROFILES if args.json else ("full",)
-    rows = status(store, profiles, patterns)
+    rows = estimated(status(store, profiles, patterns), store)
     if args.pending:
         rows = [r for r in rows if r["status"] == "pending"]
     if args.json:

@@ -12,7 +12,7 @@ from textwrap import fill as wrapped
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from IPython.display import HTML, display
+from IPython.display import HTML
 
 from trmlib import budget, checkpoints, compare, plots, solve
 from trmlib.data import sudoku
@@ -279,21 +279,17 @@ def is_it_leaking():
 
 
 def connected(show, **controls):
-    """Controls above an output that shows the figure of `show(**values)`, or the one line that says what is wrong."""
+    """Controls above the figure of `show(**values)`, or the one line that says what is wrong."""
     import ipywidgets as w
 
-    out = w.Output()
+    out = w.HTML()  # no Output: nbclient answers its messages on the socket it waits on, and may then wait for ever (nbclient #312)
 
     def update(*_):
-        with out:
-            out.clear_output(wait=True)
-            try:
-                fig = show(**{k: c.value for k, c in controls.items()})
-            except TrmError as e:
-                print(e)
-                return
-            display(fig)
-            plt.close(fig)
+        values = {k: c.value for k, c in controls.items()}
+        try:
+            out.value = image(show(**values), ", ".join(f"{k}: {v}" for k, v in values.items()))
+        except TrmError as e:
+            out.value = escape(str(e))
 
     for c in controls.values():
         c.observe(update, "value")
@@ -301,20 +297,19 @@ def connected(show, **controls):
     return w.VBox([*controls.values(), out])
 
 
+def image(fig, alt, display="block"):
+    """A figure as an HTML image that holds its own data; closes it."""
+    buffer = BytesIO()
+    fig.savefig(buffer, dpi=110, metadata={"Software": None})
+    plt.close(fig)
+    src = f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+    return f'<img src="{src}" alt="{escape(alt)}" style="max-width:100%;display:{display}">'
+
+
 def stepper(figures, labels, what="pass"):
     """HTML of a slider over figures, self-contained: it needs no kernel and no network. Takes the figures one by one and closes them."""
-    images = []
-    for fig in figures:
-        buffer = BytesIO()
-        fig.savefig(buffer, dpi=110, metadata={"Software": None})
-        images.append(f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}")
-        plt.close(fig)
-    labels = [escape(label) for label in labels]
-    shown = "".join(
-        f'<img src="{src}" alt="{label}" style="max-width:100%;display:{"none" if i else "block"}">'
-        for i, (src, label) in enumerate(zip(images, labels, strict=True))
-    )
+    shown = [image(fig, label, "none" if i else "block") for i, (fig, label) in enumerate(zip(figures, labels, strict=True))]
     move = "const p=this.parentNode,v=+this.value;p.querySelectorAll('img').forEach((e,i)=>e.style.display=i==v?'block':'none');p.querySelector('output').value=p.querySelectorAll('img')[v].alt"
     return HTML(
-        f'<div>{shown}<input type="range" min="0" max="{len(images) - 1}" value="0" aria-label="{what}" oninput="{move}"> <output>{labels[0]}</output></div>'
+        f'<div>{"".join(shown)}<input type="range" min="0" max="{len(shown) - 1}" value="0" aria-label="{what}" oninput="{move}"> <output>{escape(labels[0])}</output></div>'
     )

@@ -4,9 +4,11 @@ from fnmatch import fnmatchcase
 from statistics import median
 
 import pandas as pd
+from tqdm import tqdm
 
 from trmlib.errors import TrmError
-from trmlib.experiments import grid, matches, module, select
+from trmlib.experiments import PROFILES, grid, matches, module, select
+from trmlib.flops import forward
 from trmlib.runs import spec_hash
 
 
@@ -26,7 +28,7 @@ def status(store, profiles, patterns=()):
                 rows.append(base | copied)
             if run.spec.hash not in records:
                 rows.append(base | {"status": "pending", "steps": run.spec.train.steps} | blank)
-    return estimated(rows)
+    return rows
 
 
 def chosen(profiles, patterns):
@@ -40,18 +42,23 @@ def chosen(profiles, patterns):
     return found
 
 
-def estimated(rows):
-    """Pending rows with `estimated_seconds`: seconds a step of the same arm, else of the experiment, times their steps."""
-    rates = {}
+def estimated(rows, store):
+    """Rows of `status`, the pending ones with `estimated_seconds`: the seconds a step of the same arm times their steps; where that has
+    no record, the seconds a FLOP of the experiment (else of all) in the store, forward passes counted, times theirs."""
+    specs, a_step, a_flop = {r.spec.hash: r.spec for p in PROFILES for r in grid(p)}, {}, {}
     for r in rows:
         if r["seconds"] and r["steps"]:
-            for key in ((r["experiment"], r["profile"], r["arm"]), (r["experiment"], r["profile"])):
-                rates.setdefault(key, []).append(r["seconds"] / r["steps"])
-    for r in rows:
-        if r["status"] == "pending":
-            near = (r["experiment"], r["profile"], r["arm"]), (r["experiment"], r["profile"])
-            rate = next((median(rates[k]) for k in near if k in rates), None)
-            r["estimated_seconds"] = None if rate is None else rate * r["steps"]
+            a_step.setdefault((r["profile"], r["experiment"], r["arm"]), []).append(r["seconds"] / r["steps"])
+    waiting = {id(r): a_step.get((r["profile"], r["experiment"], r["arm"])) for r in rows if r["status"] == "pending"}
+    if not all(waiting.values()):
+        for spec, r in ((specs[r["hash"]], r) for r in store.records().values() if r["hash"] in specs):
+            if r["seconds"] and r["steps"]:
+                for key in (spec.experiment, None):
+                    a_flop.setdefault(key, []).append(r["seconds"] / r["steps"] / forward(spec))
+    for r in tqdm([r for r in rows if id(r) in waiting], "costs", leave=False, disable=None, delay=2):
+        spec, rates = specs[r["hash"]], waiting[id(r)]
+        a_step_of_it = median(rates) if rates else median(a_flop.get(spec.experiment) or a_flop[None]) * forward(spec) if a_flop else None
+        r["estimated_seconds"] = None if a_step_of_it is None else a_step_of_it * r["steps"]
     return rows
 
 
@@ -69,12 +76,18 @@ def summary(rows):
 
 
 def cost(rows):
-    """One line on what the pending rows will take."""
-    known = [r["estimated_seconds"] for r in rows if r["estimated_seconds"]]
+    """One line on the pending ones among the rows, and what they will take if that was `estimated`."""
+    rows = [r for r in rows if r["status"] == "pending"]
     text = f"{len(rows)} runs pending"
-    if known:
-        text += f", about {sum(known) / 3600:.1f} core-hours at the speed of the recorded ones"
-    return text + (f" ({len(rows) - len(known)} of them without an estimate)" if len(known) < len(rows) else "") + "; `trm run` trains them"
+    if not any("estimated_seconds" in r for r in rows):
+        return f"{text}; `trm list --pending` says which and what they take, `trm run` trains them"
+    hours = sum(r["estimated_seconds"] or 0 for r in rows) / 3600
+    text += (
+        f", about {hours:,.{0 if hours >= 100 else 1}f} core-hours at the speed of the recorded ones"
+        if hours
+        else " (no record says how long)"
+    )
+    return f"{text}; `trm run` trains them"
 
 
 def show_record(record):

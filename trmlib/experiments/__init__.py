@@ -1,5 +1,6 @@
 """The experiments of the report. To add one: a module with NAME, grid(profile) and Task, named below."""
 
+from functools import cache
 from importlib import import_module
 
 from trmlib.errors import TrmError
@@ -15,12 +16,13 @@ def module(experiment):
     return import_module(f"trmlib.experiments.{experiment}")
 
 
+@cache  # reports ask often
 def grid(profile):
     """Every run of every experiment at a profile, the most wanted first."""
     if profile not in PROFILES:
         raise TrmError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     runs = [r for name in EXPERIMENTS for r in module(name).grid(profile)]
-    return sorted(runs, key=lambda r: r.priority)
+    return tuple(sorted(runs, key=lambda r: r.priority))
 
 
 def select(profile, patterns=(), seeds=None):
