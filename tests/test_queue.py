@@ -658,7 +658,8 @@ def alive(word):
     return found
 
 
-def test_ctrl_c_ends_every_worker_and_loses_nothing(commanded):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_worker_and_loses_nothing(commanded, stop):
     command = [sys.executable, "-m", "trmlib.cli", "run", "--profile", "smoke", "--device", "cpu", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True,
                                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))  # fmt: skip
@@ -673,7 +674,7 @@ def test_ctrl_c_ends_every_worker_and_loses_nothing(commanded):
         os.set_blocking(process.stdout.fileno(), False)
         until(progress, lambda: process.poll() is None)
         assert len(alive(str(commanded.root))) == 1
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         assert process.wait(60) == 130
         err = process.stderr.read().decode()
     finally:

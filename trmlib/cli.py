@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 
 import torch
@@ -177,6 +178,7 @@ def do_list(args):
 
 
 def do_run(args):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill`, a shutdown, a batch system's limit: as Ctrl-C
     keys = queue.drain(tuple(args.patterns), args.profile, args.device, args.precision, args.seeds, args.workers, args.budget, args.out,
                        args.at_once, args.quiet, args.compile)  # fmt: skip
     print(f"{len(keys)} runs recorded")
