@@ -266,7 +266,7 @@ say("\n".join(verdicts) or "No model has reached enough lengths yet.")
 # ### Does it forget where it started?
 #
 # Solve a window, then solve it again from the final state of *another* window. A recursion that settles on its answer ends in the same place (alignment 1);
-# one that carries its work in its state goes on from the other's (0 or less). Latents are centred, and the likeness of different windows subtracted.
+# one that goes on from whatever state it is handed stays near the other window's (−1). Latents are centred, and the likeness to the other window subtracted.
 #
 # This can only be asked of a model that reads its question again. In most models here the start is known to the state alone (the
 # passes read the pointers, the starts being hidden from them); putting another window's state in its place takes the question away, and 1
@@ -278,15 +278,17 @@ aligned = report.alignments(store, hops)
 fig, ax = plt.subplots()
 if aligned:
     plots.band_lines(aligned, ax, "hops k from start to answer")
-    ax.axhline(1, color="#444444", linestyle=":")
-    ax.set_ylabel("asymptotic alignment")
+    for at, what in {1: "forgets its start", -1: "stays with its start"}.items():
+        ax.axhline(at, color="#444444", linestyle=":")
+        ax.annotate(what, (1, at), (0, -3 * at), textcoords="offset points", va="top" if at > 0 else "bottom", fontsize=10)
+    ax.set(ylabel="asymptotic alignment", ylim=(-1.1, 1.1))
     ax.legend(fontsize=10)
 else:
     plots.pending(ax, "alignment (4 passes, whole window)")
 save(
     fig,
     "when_alignment",
-    "Asymptotic alignment after 16 passes, by length, of models that read the question again at every pass; dotted: the start is forgotten.",
+    "Asymptotic alignment after 16 passes, by length, of models that read the question again at every pass.",
     "Alignment against the number of hops, one line a model.",
     "hops",
     list(aligned),

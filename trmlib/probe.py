@@ -45,9 +45,9 @@ def alignment(solve, seed=0, own=False):
 
     solve(start) → final states, a tuple of tensors (b, …); `start` is such a tuple, or None for the model's own start. Every example is
     solved, then solved again from *another* example's final state, never its own (with `own`: from its own). For each state:
-    "same": mean cosine of an example's two final states; "between": of its second and another example's first; states are
-    centred on their mean over examples first. "alignment" = same − between: 1 if the start is forgotten, near 0 if all examples end
-    alike or the second solution stays with the other example."""
+    "same": mean cosine of an example's two final states; "between": of its second and the other example's first, where it began; states
+    are centred on their mean over examples first. "alignment" = same − between: 1 if the start is forgotten, near 0 if all examples end
+    alike, near −1 if the second solution stays with the other example."""
     first = solve(None)
     order = torch.randperm(len(first[0]), generator=torch.Generator().manual_seed(seed)).to(first[0].device)
     other = torch.empty_like(order).scatter(0, order, order.roll(1))
