@@ -120,6 +120,7 @@ save(
 plt.show()
 waiting = [r["name"] for r in every if not r["effect"]]
 say(f"Pending: {', '.join(waiting)}." if waiting else "")
+say(words.single_step(df))
 
 # %%
 first = compare.primary(df, report.PRIMARY, report.METRIC)
@@ -449,7 +450,7 @@ for (above, below), name in zip(axes.T, ("n", "T", "N_sup"), strict=True):
     below.set(xlabel="half width", xticks=sorted(set(of.half)), xlim=(-0.2 * of.half.max(), 1.2 * of.half.max()))
 axes[0, 0].set_ylabel("puzzles solved")
 axes[1, 0].set_ylabel("alignment")
-for ax in axes[:, 2]:
+for ax in (axes[0, 2], axes[1, 0]):
     ax.legend(fontsize=8) if ax.lines else None
 save(
     fig,
@@ -463,8 +464,8 @@ plt.show()
 # ## Path independence
 #
 # Solve a puzzle; solve it again from *another* puzzle's final state (as the paper that defines the score does) or from its *own* (as the write-up does); compare
-# where both end. Latents are centred, and the likeness of different puzzles subtracted. The correlation is taken within configurations: arms
-# that differ in accuracy for other reasons do not make one. Started from its own end nearly every model scores 1, so that form can hardly tell models apart:
+# where both end. Latents are centred, and the likeness of different puzzles subtracted. The correlation is taken within configurations, each scaled by its own scatter: arms
+# that differ in accuracy for other reasons do not make one, nor does a single arm whose seeds scatter widely. Started from its own end nearly every model scores 1, so that form can hardly tell models apart:
 # what is judged below is the published one.
 
 # %%

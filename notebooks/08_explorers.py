@@ -71,7 +71,7 @@ save(
     "explore_fill",
     f"The likeliest words for the blanks of “{sentence}”, baseline above the TRM, pass by pass, seed 0.",
     "Two tables of likely words for two blanks: the baseline's, and the TRM's at first and after each of three passes.",
-    {"two blanks": masked},
+    {"two blanks": (masked[0][masked[0].arm.isin(arms)], masked[1])},
 )
 plt.show()
 

@@ -91,7 +91,8 @@ def everything():
                    "plain_serial": 4, "serial": 8, "change": effect, "plain_depth": effect, "one_pass": effect, "restored": effect, "restored_baseline": effect},
         "autoregressive": {"done": True, "compared": True, "at_compute": True, "change": effect, "compute": effect},
         "capacity": {"done": True, "at": "1.1 [0.9, 1.2]", "leaking": 25},
-        "sudoku": {"done": True, "cut": True, "longer": True, "still": False, "gain": effect, "longer_steps": 256, "harder_gains": True, "harder": effect, "most_starts": 64},
+        "sudoku": {"done": True, "cut": True, "longer": True, "still": False, "gain": effect, "longer_steps": 256, "harder_gains": True, "harder": effect, "most_starts": 64,
+                   "single": SimpleNamespace(first="48 %", last="75 %", steps=8, gain=effect, pays=True, lost=effect)},
         "language": {"done": True},
     }  # fmt: skip
     for name, fields in more.items():

@@ -104,6 +104,9 @@ def test_noise_is_the_spread_of_the_noisy_curve_about_the_fixed_one():
     df = frame(BASE[:1], [])
     df.iloc[0].record["curve"]["noisy_nll"] = [4.5 + 0.3 + 0.05 * (-1) ** i for i in range(len(STEPS))]
     assert report.noise(df) == pytest.approx(0.05)  # the constant gap of 0.3 is no noise
+    other = frame(BASE[:1], []).assign(arm="baseline (1–3 blanks)")
+    other.iloc[0].record["curve"]["noisy_nll"] = [4.5 + 0.3 + 0.2 * (-1) ** i for i in range(len(STEPS))]
+    assert report.noise(pd.concat([df, other])) == pytest.approx(0.05)  # another question
 
 
 def test_lower_precision_is_compared_with_full_precision_seed_by_seed(monkeypatch):

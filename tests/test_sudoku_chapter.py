@@ -426,6 +426,12 @@ def test_no_deep_supervision_is_scored_after_the_trms_steps_too():
         r["detail"]["by_step"]["accuracy_b"] = [0.1] * 7 + [0.6 + s / 100 if arm == "TRM" else 0.5]
     rows = {r["name"]: r["effect"] for r in report.ablations(df, "cpu")}
     assert rows["no deep supervision"].estimate == pytest.approx(-0.2) and rows["… after the TRM's steps"].estimate == pytest.approx(-0.12)
+    for r in df.record:
+        r["spec"]["model"]["n_sup"] = 1 if r["detail"]["by_step"]["accuracy_b"][-1] == 0.5 else 8
+    first, last, steps, e = report.single_step(df)
+    assert (first, last, steps) == (pytest.approx(0.1), 0.5, 8) and e.estimate == pytest.approx(0.4)
+    assert "10% after it, and with the TRM's 8 steps at test time, the same weights, 50%" in words.single_step(df)
+    assert "still worse than the TRM" in words.single_step(df) and words.single_step(df[df.arm == "TRM"]) == ""
 
 
 def test_speed_in_words(tmp_path):
@@ -456,6 +462,10 @@ def test_correlation_is_taken_within_configurations():
     z, half = math.atanh(r), 1.959964 / math.sqrt(10 - 2 - 2)
     assert (found["y"].low, found["y"].high) == pytest.approx((math.tanh(z - half), math.tanh(z + half)))
     assert report.correlations(table[:4]) == {}
+    wide = table.assign(
+        accuracy=table.accuracy.where(table.arm == "a", 10 * table.accuracy)
+    )  # an arm whose seeds scatter more counts no more
+    assert report.correlations(wide)["y"].estimate == pytest.approx(r)
 
 
 def test_rating_bands_and_pending_chapter():

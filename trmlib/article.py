@@ -219,9 +219,13 @@ def sudoku(store, df, profile):
     accuracy = lambda arm: share(compare.scores(df, arm, sudoku_report.METRIC).mean()) if compare.complete(df, arm) else PENDING  # noqa: E731
     (steps, gain), hard, done = sudoku_report.longer_gain(store, df), sudoku_report.harder(store, df), compare.complete(df, "TRM")
     by_step = sudoku_report.by_step(df, ["TRM"]).get("TRM")
-    b = sudoku_report.budgets(store, df, "random starts") if len(df) else None
+    b, one = (sudoku_report.budgets(store, df, "random starts"), sudoku_report.single_step(df)) if len(df) else (None, None)
+    single = one and SimpleNamespace(
+        first=share(one[0]), last=share(one[1]), steps=one[2], gain=compare.change(one[3], sudoku_report.METRIC), pays=one[3].low > 0,
+        lost=compare.change(compare.effect(df, "no deep supervision", "TRM", sudoku_report.METRIC), sudoku_report.METRIC),
+    )  # fmt: skip
     return SimpleNamespace(
-        claimed=f"{100 * sudoku_report.CLAIMED['TRM']:.0f} %", accuracy=accuracy("TRM"), starts=accuracy("random starts"), first=share(by_step[1][0]) if by_step else PENDING,
+        single=single, claimed=f"{100 * sudoku_report.CLAIMED['TRM']:.0f} %", accuracy=accuracy("TRM"), starts=accuracy("random starts"), first=share(by_step[1][0]) if by_step else PENDING,
         longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=gain and compare.change(gain, sudoku_report.METRIC),
         still=gain is not None and max(abs(gain.low), abs(gain.high)) < 0.0005,
         harder=hard and hard[-1] and compare.change(hard[-1], sudoku_report.METRIC), harder_gains=bool(hard and hard[-1]) and hard[-1].low > 0,

@@ -124,8 +124,9 @@ def curves(store, profile):
         elif experiment == "dial":
             for i, dose in enumerate(when_report.language(df).groups):
                 parts.append(three_ways(when_report.recovered(df, i), df, task, f"nats recovered of {dose:.2f}"))
-        else:
-            parts.append(language(df, known, task, LANGUAGE[experiment]))
+        else:  # "(3 blanks)", "(chunk 4)", …: other questions, whose scores do not share an axis
+            own = df if experiment == "capacity" else df[~df.arm.str.contains(" (", regex=False)]
+            parts.append(language(own, known, task, LANGUAGE[experiment]))
         if experiment == "masked":
             for where in ("neighbours", "distant"):
                 parts.append(three_ways(when_report.language_coordination(store, df, where), df, task, f"nats recovered, {where}"))

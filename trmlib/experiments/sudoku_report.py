@@ -67,12 +67,24 @@ def unsupervised(df, arm="no deep supervision"):
     if not (complete(df, "TRM") and complete(df, arm)):
         return None
     steps = trained_steps(df, "TRM")
-    a, b = (
-        {r.seed: r.record["detail"]["by_step"][METRIC][steps - 1] for r in df[df.arm == name].itertuples() if r.status == "recorded"}
-        for name in (arm, "TRM")
-    )
+    a, b = (of_step(df, name, steps) for name in (arm, "TRM"))
     seeds = sorted(a.keys() & b.keys())
     return stats.paired(*(np.array([v[s] for s in seeds]) for v in (a, b))) if len(seeds) > 1 else None
+
+
+def of_step(df, arm, step):
+    """{seed: puzzles solved after a supervision step}."""
+    return {r.seed: r.record["detail"]["by_step"][METRIC][step - 1] for r in df[df.arm == arm].itertuples() if r.status == "recorded"}
+
+
+def single_step(df, arm="no deep supervision"):
+    """(puzzles solved after the single step that an arm was trained for, after the TRM's number of steps, that number, Effect between
+    them): thinking time; None before all seeds."""
+    if not (complete(df, "TRM") and complete(df, arm)):
+        return None
+    steps = trained_steps(df, "TRM")
+    first, last = (np.array(list(of_step(df, arm, k).values())) for k in (trained_steps(df, arm), steps))
+    return first.mean(), last.mean(), steps, stats.paired(last, first)
 
 
 def by_step(df, names, metric=METRIC):
@@ -429,13 +441,14 @@ def alignments(store, df, form="other"):
 
 
 def correlations(table):
-    """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration (both centred on their arm), with
-    Fisher's interval; an arm costs a degree of freedom. Empty where too little is recorded."""
+    """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration, with Fisher's interval; an arm costs a
+    degree of freedom. Both are centred on their arm and scaled by its scatter, so that every arm counts alike. Empty where too little
+    is recorded."""
     n, groups = len(table), table.arm.nunique() if len(table) else 0
     free = n - groups - 2
     if free < 2:
         return {}
-    centred = table.drop(columns="seed").groupby("arm").transform(lambda v: v - v.mean())
+    centred = table.drop(columns="seed").groupby("arm").transform(lambda v: (v - v.mean()) / v.std())
     out = {}
     for name in ("y", "z", "prediction"):
         r = centred[name].corr(centred.accuracy)

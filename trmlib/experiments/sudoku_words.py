@@ -59,6 +59,21 @@ def halting(df):
     )
 
 
+def single_step(df):
+    """Thinking time of the model that was trained for a single step."""
+    found = report.single_step(df)
+    if not found:
+        return ""
+    first, last, steps, e = found
+    what = read(e, "thinking time pays", "it costs accuracy", "it changes nothing", "whether thinking time pays stays open")
+    rest = report.unsupervised(df)
+    left = read(rest, "better than the TRM", "still worse than the TRM", "as good as the TRM", "no difference from the TRM is shown")
+    return (
+        f"Trained for a single supervision step, the model solves {first:.0%} after it, and with the TRM's {steps} steps at test time, the same weights, "
+        f"{last:.0%} ({points(e)}): {what}. Then it is {points(rest)} from the TRM: {left}."
+    )
+
+
 def stopping(store, df):
     found = report.stopping(store, df)
     if not found:
