@@ -46,7 +46,7 @@ from trmlib.tables import frame, records_digest
 plots.style()
 store = Store()
 df = frame(store, "masked", profile)
-df = df[~df.arm.astype(str).str.endswith("(1–3 blanks)")]  # chapter 06's
+df = df[~df.arm.str.endswith("(1–3 blanks)")]  # chapter 06's
 digest, about = records_digest(df), compare.label(df, profile)
 claimed = report.CLAIMED
 

@@ -46,19 +46,22 @@ def estimated(rows, store):
     """Rows of `status`, the pending ones with `estimated_seconds`: the seconds a step of the same arm times their steps; where that has
     no record, the seconds a FLOP of the experiment (else of all) in the store, forward passes counted, times theirs."""
     specs, a_step, a_flop = {r.spec.hash: r.spec for p in PROFILES for r in grid(p)}, {}, {}
+    arm = lambda r: (r["profile"], r["experiment"], r["arm"])  # noqa: E731
     for r in rows:
         if r["seconds"] and r["steps"]:
-            a_step.setdefault((r["profile"], r["experiment"], r["arm"]), []).append(r["seconds"] / r["steps"])
-    waiting = {id(r): a_step.get((r["profile"], r["experiment"], r["arm"])) for r in rows if r["status"] == "pending"}
-    if not all(waiting.values()):
-        for spec, r in ((specs[r["hash"]], r) for r in store.records().values() if r["hash"] in specs):
-            if r["seconds"] and r["steps"]:
-                for key in (spec.experiment, None):
-                    a_flop.setdefault(key, []).append(r["seconds"] / r["steps"] / forward(spec))
-    for r in tqdm([r for r in rows if id(r) in waiting], "costs", leave=False, disable=None, delay=2):
-        spec, rates = specs[r["hash"]], waiting[id(r)]
-        a_step_of_it = median(rates) if rates else median(a_flop.get(spec.experiment) or a_flop[None]) * forward(spec) if a_flop else None
-        r["estimated_seconds"] = None if a_step_of_it is None else a_step_of_it * r["steps"]
+            a_step.setdefault(arm(r), []).append(r["seconds"] / r["steps"])
+    pending = [r for r in rows if r["status"] == "pending"]
+    if any(arm(r) not in a_step for r in pending):
+        for r in (r for r in store.records().values() if r["hash"] in specs and r["seconds"] and r["steps"]):
+            for key in (r["experiment"], None):
+                a_flop.setdefault(key, []).append(r["seconds"] / r["steps"] / forward(specs[r["hash"]]))
+    for r in tqdm(pending, "costs", leave=False, disable=None, delay=2):
+        if rates := a_step.get(arm(r)):
+            r["estimated_seconds"] = median(rates) * r["steps"]
+        elif rates := a_flop.get(r["experiment"]) or a_flop.get(None):
+            r["estimated_seconds"] = median(rates) * forward(specs[r["hash"]]) * r["steps"]
+        else:
+            r["estimated_seconds"] = None
     return rows
 
 
