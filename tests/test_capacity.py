@@ -36,7 +36,7 @@ def run(spec, store):
 def test_parameters_of_the_earlier_run_and_of_the_sizes():
     assert capacity.parameters(capacity.EARLIER, TokensConfig(vocab=50_258)) == report.CLAIMED["parameters"]
     counts = [capacity.parameters(replace(capacity.EARLIER, d=d), TokensConfig()) for d in capacity.SIZES.values()]
-    assert counts == [93_440, 310_016, 929_792, 2_915_840, 6_902_016]
+    assert counts == [35_072, 93_440, 310_016, 929_792, 2_915_840, 6_902_016]
 
 
 @pytest.mark.parametrize("arm", ["TRM 0.1M", "leaking 0.1M (unused rows)", "causal WikiText-2"])

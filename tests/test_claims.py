@@ -336,7 +336,7 @@ def turning(ratio, parameters, points=400, batch=32):
 
 
 def test_capacity(monkeypatch):
-    sizes = {"TRM 0.1M": 100_000, "TRM 0.3M": 300_000}
+    sizes = {"TRM 0.04M": 40_000, "TRM 0.1M": 100_000}
 
     def df(ratio):
         of = lambda p: {"parameters": p, "curve": lambda s: turning(ratio * (1 + 4 * JITTER[s]), p)}  # noqa: E731
