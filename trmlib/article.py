@@ -198,7 +198,7 @@ def capacity(df):
     leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
-        largest=f"{table.parameters.max() / 1e6:.2g}" if len(table) else PENDING,
+        largest=f"{table.parameters.max():,}" if len(table) else PENDING,
         reached=f"{table.reached.min():.1f}" if len(table) else PENDING,
         at=f"{10**fit[1].estimate:.2g} [{10**fit[1].low:.2g}, {10**fit[1].high:.2g}]" if fit else None,
         leaking=int(leaking.seeds.sum()) if len(leaking) else 0, leaking_turned=int(leaking.turned.sum()) if len(leaking) else 0,
