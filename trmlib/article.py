@@ -310,11 +310,18 @@ def cheapest(points):
     return min((p for p in points if p[4] >= best[3]), key=lambda p: p[1])
 
 
+LANGUAGE = {"passes": "joint (1–3 blanks)", "samples": "4 samples (1–3 blanks)", "filling": "baseline (1–3 blanks)"}  # way → its model
+
+
 def language(store, df):
     found = {where: when_report.language_coordination(store, df, where) if len(df) else {} for where in ("neighbours", "distant")}
-    best = lambda where, way: max((p[2] for p in found[where].get(way, ())), default=None)  # noqa: E731
-    nats = lambda v: PENDING if v is None else f"{v:.2f}".replace("-", "−")  # noqa: E731
+    of = {
+        (way, where): next((p for p in found[where].get(way, ()) if p[0] == arm), None) for way, arm in LANGUAGE.items() for where in found
+    }
+    nats = lambda p: PENDING if p is None else "{:.2f} [{:.2f}, {:.2f}]".format(*(v + 0.0 for v in p[2:])).replace("-", "−")  # noqa: E731
+    done = all(of.values())
+    apart = done and all(max(-p[3], p[4]) < stats.MARGIN for (_, where), p in of.items() if where == "distant")
     return SimpleNamespace(
-        **{f"{way}_{where}": nats(best(where, way)) for way in ("passes", "samples", "filling") for where in found},
-        done=all(found[where].get(way) for where in found for way in ("passes", "samples", "filling")),
-    )
+        **{f"{way}_{where}": nats(p) for (way, where), p in of.items()}, done=done,
+        local=apart and of["filling", "neighbours"][3] > stats.MARGIN,
+    )  # fmt: skip
