@@ -391,9 +391,8 @@ for row, blanks in enumerate((2, 3)):
         ax, found = axes[row, column], report.language_coordination(store, masked, where, blanks)
         plots.ways(found, ax)
         plots.pending(ax, f"{blanks} blanks, {where}") if not found else ax.set_title(f"{blanks} blanks, {where}", fontsize=10)
-        if found:
-            plots.plain_log(ax, "x", (1, 2, 5))
-            ax.legend(fontsize=8)
+        if found and not row + column:
+            ax.legend(fontsize=9)
 fig.supxlabel("MFLOP a window", fontsize=11)
 fig.supylabel("nats recovered", fontsize=11)
 save(
@@ -454,7 +453,7 @@ pd.DataFrame([{"task": t["task"], "steps": t["depth"], "nats": t["coordination"]
 # The arms were named in code before their records are read, none is chosen for having done best. Thin evidence is marked as such.
 
 # %%
-advice = report.advice(frames, profile)
+advice = report.advice(store, frames, profile)
 cards = [
     (
         f"{r['your task']} → {r['spend on']}",

@@ -93,7 +93,7 @@ def everything():
         "capacity": {"done": True, "at": "1.1 [0.9, 1.2]", "leaking": 25},
         "sudoku": {"done": True, "cut": True, "longer": True, "still": False, "gain": effect, "longer_steps": 256, "harder_gains": True, "harder": effect, "most_starts": 64,
                    "single": SimpleNamespace(first="48 %", last="75 %", steps=8, gain=effect, pays=True, lost=effect)},
-        "language": {"done": True, "local": True} | {f"{way}_{where}": "0.36 [0.35, 0.37]" for way in article.LANGUAGE for where in ("neighbours", "distant")},
+        "language": {"done": True, "local": True} | {f"{way}_{where}": "0.36 [0.35, 0.37]" for way in article.when_report.READ for where in ("neighbours", "distant")},
     }  # fmt: skip
     for name, fields in more.items():
         vars(values[name]).update(fields)

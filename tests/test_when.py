@@ -203,6 +203,19 @@ def test_three_blanks_are_charged_for_the_order_that_they_are_filled_in(monkeypa
     assert found["filling"] == [(arm, 3, pytest.approx(9 - np.mean(range(6, 12))), pytest.approx(0.5), pytest.approx(0.5))]
 
 
+def test_advice_on_words_that_must_agree(monkeypatch):
+    """By the models named beforehand, at the cost against one reading of the baseline."""
+    pair = lambda c, ab: {"coordination": c, "coordination_ab": ab, "coordination_ba": ab, "flops": {"at once": 10, "one by one": 19}}  # noqa: E731
+    arms = {"baseline (1–3 blanks)": (0.0, 0.4), "joint (1–3 blanks)": (0.0, 0.5), "4 samples (1–3 blanks)": (-0.001, 0.6)}
+    found = {(a, s): {"2 neighbours": pair(*v), "2 distant": pair(0.0, 0.001)} for a, v in arms.items() for s in range(2)}
+    monkeypatch.setattr(compare, "evaluation_frame", lambda *_: found)
+    masked = pd.DataFrame([record(a, s, {}, experiment="masked") | {"nll_b": 4.0} for a, s in found])
+    empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
+    table = report.advice(None, {"hops": empty, "dial": empty, "masked": masked}).iloc[-5:-2]
+    assert table.expect.tolist() == [f"{v} [{v}, {v}] nats of a pair" for v in ("0.40", "0.00", "0.00")]
+    assert table.cost.tolist() == ["× 1.9", "× 1.0", "× 1.9"] and table.evidence.tolist() == ["2 seeds; thin: few seeds"] * 3
+
+
 def test_the_comparisons_fixed_beforehand_by_hand():
     first = report.primary(hops_frame(), dial_frame()).set_index(["arm", "rival"])
     depth, time, asked, passes, filled = (first.loc[c[:2]] for c in report.PRIMARY)
@@ -242,7 +255,7 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert near["thin"] == ["one synthetic language", "2 seeds"] and "hops" not in missing and "two blanks" in missing
     key = report.answer_table(tasks)
     assert key.iloc[0].tolist() == [" 1  hops, k = 2", "+50 [+43, +56] pt", "+0 [+0, +0] pt", "2 †"]
-    table = report.advice(frames).set_index("spend on")
+    table = report.advice(store, frames).set_index("your task").loc["answers must agree"].reset_index().set_index("spend on")
     assert (
         table.expect["filling one by one"] == "79% [79%, 79%] of the shared nats"
         and table.records["filling one by one"] == "dial: parallel"
@@ -250,7 +263,7 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert table.evidence["filling one by one"] == "2 seeds; thin: one synthetic language, few seeds"
     assert "[dial: parallel](../notebooks/06_when.ipynb#Three-ways" in report.advice_links(table.reset_index())
     nothing = {"hops": empty, "dial": empty, "masked": empty}
-    assert (report.advice(nothing).expect == "not recorded yet").all()
+    assert (report.advice(store, nothing).expect == "not recorded yet").all()
     learned = report.learned(store, *frames.values(), tasks, "full")
     assert "passes **paid** for *8 passes* (+49.5 points" in learned and "Pending on hops: " in learned and "grow like" in learned
     assert report.learned(store, *nothing.values(), [], "full").startswith("- Pending on hops: 8 passes, ")

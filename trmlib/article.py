@@ -310,18 +310,16 @@ def cheapest(points):
     return min((p for p in points if p[4] >= best[3]), key=lambda p: p[1])
 
 
-LANGUAGE = {"passes": "joint (1–3 blanks)", "samples": "4 samples (1–3 blanks)", "filling": "baseline (1–3 blanks)"}  # way → its model
-
-
 def language(store, df):
     found = {where: when_report.language_coordination(store, df, where) if len(df) else {} for where in ("neighbours", "distant")}
     of = {
-        (way, where): next((p for p in found[where].get(way, ()) if p[0] == arm), None) for way, arm in LANGUAGE.items() for where in found
+        (way, where): next((p for p in found[where].get(way, ()) if p[0] == arm), None)
+        for way, arm in when_report.READ.items()
+        for where in found
     }
-    nats = lambda p: PENDING if p is None else "{:.2f} [{:.2f}, {:.2f}]".format(*(v + 0.0 for v in p[2:])).replace("-", "−")  # noqa: E731
     done = all(of.values())
     apart = done and all(max(-p[3], p[4]) < stats.MARGIN for (_, where), p in of.items() if where == "distant")
     return SimpleNamespace(
-        **{f"{way}_{where}": nats(p) for (way, where), p in of.items()}, done=done,
+        **{f"{way}_{where}": when_report.nats(p) if p else PENDING for (way, where), p in of.items()}, done=done, starts=when_report.READ["samples"].split()[0],
         local=apart and of["filling", "neighbours"][3] > stats.MARGIN,
     )  # fmt: skip

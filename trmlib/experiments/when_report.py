@@ -242,6 +242,11 @@ def language_coordination(store, df, where, blanks=2, ways=LANGUAGE_WAYS):
     return out
 
 
+def nats(point):
+    """Mean and interval of an (arm, FLOPs, mean, low, high) as text."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(round(v, 2) + 0.0 for v in point[2:])).replace("-", "−")  # no −0
+
+
 # ---------------------------------------------------------------- the comparisons
 
 PRIMARY = [  # Holm-corrected together: (what, against what, what it separates); a share of solved windows or of shared nats
@@ -444,13 +449,17 @@ def answer_table(tasks):
 ADVISED = {  # named before the records are read, so that none is picked for having done best
     "depth": "8 passes", "time": "8 passes", "asked too much": "4 passes", "passes": "8 passes", "samples": "16 samples", "filling": "parallel",
 }  # fmt: skip
+READ = {  # the same for real text, whose arms are of models trained on one to three blanks
+    "passes": "joint (1–3 blanks)", "samples": "4 samples (1–3 blanks)", "filling": "baseline (1–3 blanks)",
+}  # fmt: skip
 HEADINGS = {  # experiment of an advice → the heading that shows its records
     "depth": "06_when.ipynb#Depth-or-thinking", "time": "06_when.ipynb#Which-ingredient-makes-passes-beyond-training-pay?",
     "dial": "06_when.ipynb#Three-ways-to-spend-the-same-compute", "masked": "02_masked.ipynb#The-comparisons-fixed-beforehand",
+    "language": "06_when.ipynb#Back-to-language",
 }  # fmt: skip
 
 
-def advice(frames, profile="full"):
+def advice(store, frames, profile="full"):
     """The practitioners' table: your task looks like this → spend compute on that → expect this much, at this cost; the evidence, where it
     is thin, and the records (experiment: arms) with the heading that shows them. A frame of strings; what has no records says so."""
     hops, dial, masked = frames["hops"], frames["dial"], frames["masked"]
@@ -500,6 +509,22 @@ def advice(frames, profile="full"):
             expect = "{:.0%} [{:.0%}, {:.0%}] of the shared nats".format(*(v / language(dial).groups[last] for v in share))
             cost = f"× {flops / ways['passes'][0][1]:.1f}"
         row("answers must agree", spend, f"dial: {arm}", "dial", expect, cost, compare.enough(dial), [TOY])
+    for where, looks, way in (
+        ("neighbours", "neighbouring words must agree", "filling"),
+        ("neighbours", "neighbouring words must agree", "samples"),
+        ("distant", "words far apart must agree", "filling"),
+    ):
+        arm, ways = READ[way], language_coordination(store, masked, where)
+        found = next((p for p in ways.get(way, ()) if p[0] == arm), None)
+        row(
+            looks,
+            {"filling": "filling one by one", "samples": "samples (4)"}[way],
+            f"masked: {arm}",
+            "language",
+            found and f"{nats(found)} nats of a pair",
+            found and f"× {found[1] / ways['passes'][0][1]:.1f}",
+            masked[masked.arm == arm].seed.nunique() if found else 0,
+        )
     for arm, spend in {"joint": "not on passes (3)", "4-blocks": "plain depth (2 more blocks)"}.items():
         e, cost = compare.effect(masked, arm, "baseline"), "–"
         if e:
@@ -561,7 +586,7 @@ def learned(store, hops, dial, masked, tasks, profile):
     for where in ("neighbours", "distant"):
         for way, ways in language_coordination(store, masked, where).items():
             best = ways[-1]
-            lines.append(f"WikiText-2, two {where}: *{way}* ({best[0]}) recover {best[2]:.2f} [{best[3]:.2f}, {best[4]:.2f}] nats.")
+            lines.append(f"WikiText-2, two {where}: *{way}* ({best[0]}) recover {nats(best)} nats.")
     if waiting:
         lines.append(f"Pending on hops: {', '.join(waiting)}.")
     if not language_coordination(store, masked, "neighbours"):
