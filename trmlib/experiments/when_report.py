@@ -518,7 +518,7 @@ def advice(store, frames, profile="full"):
         found = next((p for p in ways.get(way, ()) if p[0] == arm), None)
         row(
             looks,
-            {"filling": "filling one by one", "samples": "samples (4)"}[way],
+            "filling one by one" if way == "filling" else f"samples ({arm.split()[0]})",
             f"masked: {arm}",
             "language",
             found and f"{nats(found)} nats of a pair",
@@ -584,9 +584,8 @@ def learned(store, hops, dial, masked, tasks, profile):
                 f"*{t['task']}*: passes beyond training **{word}** perplexity ({percent(e)} of gain{', cut profile' if 'cut profile' in t['thin'] else ''})."
             )
     for where in ("neighbours", "distant"):
-        for way, ways in language_coordination(store, masked, where).items():
-            best = ways[-1]
-            lines.append(f"WikiText-2, two {where}: *{way}* ({best[0]}) recover {nats(best)} nats.")
+        for way, tried in language_coordination(store, masked, where).items():
+            lines += [f"WikiText-2, two {where}: *{way}* ({p[0]}) recover {nats(p)} nats." for p in tried if p[0] == READ[way]]
     if waiting:
         lines.append(f"Pending on hops: {', '.join(waiting)}.")
     if not language_coordination(store, masked, "neighbours"):
