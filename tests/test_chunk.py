@@ -280,3 +280,17 @@ def test_windows_that_do_not_fit():
             model(windows(length=length))
     with pytest.raises(TrmError, match="only start='shifted' predicts another number of slots"):
         model(windows(), slots=2)
+
+
+def test_the_mean_nll_is_that_of_the_logits_with_its_gradients():
+    """Of fewer states than one part and of more, which are read out part by part."""
+    torch.manual_seed(0)
+    for windows in (4, 40):  # of 15 slots
+        model = ChunkLM(ChunkConfig(d=8, heads=2, dropout=0.0, start="shifted", encode=False, causal=True, n=0, T=1), 30, 12, 4)
+        ids = torch.randint(0, 30, (windows, 16))
+        expected = slot_nll(model(ids, slots=15)[0], ids).mean()
+        found = model(ids, slots=15, mean_nll=True)[0]
+        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+        of = lambda loss: torch.autograd.grad(loss, list(model.parameters()))  # noqa: B023, E731
+        for a, b in zip(of(found), of(expected), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)

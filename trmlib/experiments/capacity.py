@@ -155,8 +155,9 @@ class WithUnusedRows(ChunkLM):
         self.used = vocab
         self.embedding.weight = nn.Parameter(F.pad(self.embedding.weight.detach(), (0, 0, 0, rows)))
 
-    def read(self, y):
-        return F.linear(self.norm(y), self.embedding.weight[: self.used])
+    @property
+    def rows(self):
+        return self.embedding.weight[: self.used]
 
 
 def build(spec):
@@ -197,6 +198,9 @@ class Task:
 
     def loss(self, net, batch, carry):
         c, ids = self.spec.model, batch["tokens"]
+        if c.everywhere and isinstance(net, nn.Module):  # several seeds at once call a function
+            loss, carry = net(ids, carry=carry, slots=ids.shape[1] - 1, mean_nll=True)
+            return loss, carry if self.spec.train.n_sup > 1 else None
         every = c.loss_passes == "every"
         logits, carry = net(ids, carry=carry, every_pass=every, slots=ids.shape[1] - 1 if c.everywhere else None)
         return slot_nll(logits[1:] if every else logits, ids).mean(), carry if self.spec.train.n_sup > 1 else None
