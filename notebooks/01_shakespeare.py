@@ -144,7 +144,7 @@ if bands:
     for value, name in ((claimed["baseline_ppl"], "baseline, as published"), (claimed["trm_ppl"], "TRM, as published")):
         ax.axhline(value, color="#444444", linestyle="--", linewidth=1)
         ax.text(ax.get_xlim()[1], value, name, ha="right", va="bottom", fontsize=9)
-    for name, nats in (report.references(store, df) or {}).items():
+    for name, nats in (compare.references(store, df) or {}).items():
         ax.axhline(math.exp(nats), color="#999999", linestyle=":", linewidth=1)
         ax.text(0, math.exp(nats), f"counting: {name}", va="bottom", fontsize=9)
     ax.set_ylabel("perplexity a character, fixed windows")
@@ -249,7 +249,8 @@ if len(done):
 # is the smallest true difference that this many seeds would find four times in five.
 
 # %%
-counted, unlearnt = report.references(store, df), report.unlearnt(store, df)
+counted = compare.references(store, df)
+unlearnt = compare.unlearnt(df, counted)
 first = compare.primary(df, report.PRIMARY, unlearnt=unlearnt)
 display(compare.comparison_table(first))
 if counted:

@@ -16,6 +16,7 @@ from trmlib import stats
 from trmlib.data.tokens import TokensConfig
 from trmlib.errors import TrmError
 from trmlib.experiments import capacity
+from trmlib.experiments import capacity_evaluations as evaluations
 from trmlib.experiments import capacity_report as report
 from trmlib.runs import TrainConfig
 from trmlib.train import Weights, count, train
@@ -47,7 +48,7 @@ def test_parameters_are_those_of_the_built_model(arm):
 
 def test_each_size_sees_four_times_its_parameters():
     for r in capacity.grid("full"):
-        if r.arm in [f"TRM {s}" for s in capacity.SIZES]:
+        if r.arm in [f"{kind} {s}" for s in capacity.SIZES for kind in ("TRM", "leaking", "steady")]:
             t, n = r.spec.train, capacity.parameters(r.spec.model, r.spec.data)
             assert 4 * n <= t.steps * t.batch <= 4.2 * n and t.steps % t.eval_every == 0 and t.steps // t.eval_every >= 40
 
@@ -84,7 +85,14 @@ def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_te
 
 def test_one_thing_at_a_time():
     train = {r.arm: r.spec.train for r in capacity.grid("cpu")}
-    assert replace(train["TRM 0.1M (lr 1e-3, no decay)"], decay_to=0.1) == train["annealed 0.1M"]
+    assert replace(train["steady 0.1M (brief)"], decay_to=0.1) == train["causal 0.1M"]
+    assert train["steady 0.1M (brief)"].steps == train["annealed 0.1M"].steps == train["standard 0.1M"].steps
+    specs = {r.arm: r.spec for r in capacity.grid("cpu") if r.spec.seed == 0}
+    for kind in ("steady", "leaking"):
+        base = specs[f"{kind} 0.1M (brief)"]
+        changed = [c for arm, c in specs.items() if arm.startswith(f"{kind} 0.1M (") and c != base and "lr" not in arm]
+        assert len(changed) == 10 and all(c.model == base.model for c in changed)
+        assert all((c.data == base.data) != (c.train == base.train) for c in changed)
     twins = [r.spec for r in capacity.grid("full") if r.arm.startswith("as it was") and r.spec.seed == 0]
     assert replace(twins[0].model, start="mask") == twins[1].model and twins[0].train == twins[1].train and twins[0].data == twins[1].data
 
@@ -96,7 +104,7 @@ def test_hashes_of_a_grid_are_distinct():
 
 
 def test_unused_rows_change_the_parameters_and_nothing_else(store):
-    plain, padded = smoke("TRM 0.1M"), smoke("TRM 0.1M (unused rows)")
+    plain, padded = smoke("leaking 0.1M (brief)"), smoke("leaking 0.1M (unused rows)")
     a, b = (run(replace(s, train=replace(s.train, steps=10)), store) for s in (plain, padded))
     assert b["parameters"] - a["parameters"] == padded.data.unused_rows * plain.model.d
     assert b["train_flops"] == a["train_flops"]
@@ -125,6 +133,24 @@ def test_metrics_by_hand():
         assert m["bits_b"] is None
     else:
         assert m["bits_b"] == pytest.approx(log_v / math.log(2) * targets.size / task.tokeniser.bytes[targets].sum())
+
+
+def test_counting_tokens_and_pairs_by_hand():
+    """Of a text of two tokens, 0 1 0 1 …, and a rare 2: counts plus one, pairs drawn to them by a prior of 4."""
+    ids = np.array([0, 1] * 50 + [2, 0])
+    fixed = SimpleNamespace(tokens=np.array([[9, 0, 1, 0], [9, 1, 2, 0]]))
+    task = SimpleNamespace(config=TokensConfig("toy-language", "words", 10, 2, 2), train=SimpleNamespace(ids=ids.astype(np.uint16)), fixed=fixed,
+                           in_b=np.array([True, True]))  # fmt: skip
+    p = (np.bincount(ids, minlength=10) + 1) / 112
+    after = lambda a, b, far: (sum((ids[:-far] == a) & (ids[far:] == b)) + 4 * p[b]) / (sum(ids[:-far] == a) + 4)  # noqa: E731
+    expected = {
+        "unigram": -np.log([p[1], p[0], p[2], p[0]]).mean(),
+        "bigram": -np.log([after(0, 1, 1), after(1, 0, 1), after(1, 2, 1), after(2, 0, 1)]).mean(),
+        "last": -np.log([after(0, 1, 1), after(0, 0, 2), after(1, 2, 1), after(1, 0, 2)]).mean(),
+    }
+    for part in (7, 1 << 20):  # of the text at once
+        found = evaluations.references(task, [], prior=4, part=part)
+        assert found == pytest.approx(expected)
 
 
 def test_batches_follow_from_the_step():
@@ -223,9 +249,12 @@ def test_censored_points_push_the_line_up():
 # ---------------------------------------------------------------- the report
 
 
-def row(arm, seed, nll, curve, parameters, profile="full", status="recorded", d=64, **others):
+COUNTED = {"unigram": 7.0, "bigram": 6.0, "last": 6.6}  # half way: 6.5, and 6.8 for slots named at once
+
+
+def row(arm, seed, nll, curve, parameters, profile="full", status="recorded", d=64, start="mask", **others):
     record = {"curve": {"step": list(range(1, len(curve) + 1)), "nll": list(curve), **others}, "profile": profile, "experiment": "capacity",
-              "spec": {"train": {"batch": 10, "steps": 40, "eval_every": 1}, "model": {"d": d}, "data": {}},
+              "spec": {"train": {"batch": 10, "steps": 40, "eval_every": 1}, "model": {"d": d, "start": start}, "data": {}},
               "data": {"windows": 1}, "digest": f"{arm}{seed}"}  # fmt: skip
     return {"arm": arm, "seed": seed, "key": f"{arm}.{seed}", "status": status, "nll_b": nll, "parameters": parameters, "device": "cpu", "precision": "fp32",
             "train_flops": 1, "serial_depth": 1, "seconds": 1.0, "record": record}  # fmt: skip
@@ -246,21 +275,34 @@ def law_frame(turn_at, sizes=(("0.1M", 100), ("0.3M", 100))):
 
 
 def test_no_turn_refutes_the_law():
-    word, why = report.law_verdict(law_frame(lambda n, s: None))
+    word, why = report.law_verdict(law_frame(lambda n, s: None), COUNTED)
     assert word == "not reproduced" and "no curve of 10 runs at 2 sizes turned, up to 4.0 windows a parameter" in why
-    assert report.law_verdict(law_frame(lambda n, s: None, (("0.1M", 100),)))[0] == "open"
+    assert report.law_verdict(law_frame(lambda n, s: None, (("0.1M", 100),)), COUNTED)[0] == "open"
+
+
+def test_a_model_that_has_learnt_nothing_refutes_no_law():
+    df = law_frame(lambda n, s: None)
+    assert report.law_verdict(df, None)[0] == "open"
+    df.loc[df.arm == "TRM 0.1M", "nll_b"] = 6.9  # beyond 6.8, half way from single tokens to pairs with the last one read
+    word, why = report.law_verdict(df, COUNTED)
+    assert word == "open" and why.startswith("TRM 0.1M did not turn")
+    df.nll_b = 6.7
+    assert report.law_verdict(df, COUNTED)[0] == "not reproduced"
+    for r in df.record:
+        r["spec"]["model"]["start"] = "shifted"  # these see the token before: half way is 6.5
+    assert report.law_verdict(df, COUNTED)[0] == "open"
 
 
 def test_turns_at_the_claimed_place_reproduce_the_law():
     df = law_frame(lambda n, s: n // 10 - 1 + s % 2, (("0.1M", 100), ("0.3M", 200)))
-    word, _ = report.law_verdict(df)
+    word, _ = report.law_verdict(df, COUNTED)
     table, (slope, ratio) = report.law(df)
     assert word == "reproduced" and not table.censored.any()
     assert slope.estimate == pytest.approx(1, abs=0.1) and ratio.estimate == pytest.approx(0, abs=0.05)
 
 
 def test_turns_at_the_same_example_whatever_the_size_refute_the_law():
-    word, _ = report.law_verdict(law_frame(lambda n, s: 14 + s % 2, (("0.1M", 100), ("0.3M", 200))))
+    word, _ = report.law_verdict(law_frame(lambda n, s: 14 + s % 2, (("0.1M", 100), ("0.3M", 200))), COUNTED)
     assert word == "not reproduced"
 
 
@@ -293,9 +335,9 @@ def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
 
 def test_divergences_are_told_with_the_verdict_on_the_law():
     df = law_frame(lambda n, s: n // 10 - 1 + s % 2, (("0.1M", 100), ("0.3M", 200)))
-    assert "diverged" not in report.law_verdict(df)[1]
+    assert "diverged" not in report.law_verdict(df, COUNTED)[1]
     df.loc[0, "status"] = "failed"
-    assert report.law_verdict(df)[1].endswith("; 1 of 10 runs diverged")
+    assert report.law_verdict(df, COUNTED)[1].endswith("; 1 of 10 runs diverged")
 
 
 def test_the_earlier_setting_beside_its_twin():
@@ -407,7 +449,7 @@ def test_runs_under_way_are_read_from_their_checkpoints(store):
 
 def test_everything_is_empty_without_records(store):
     df = pd.DataFrame(columns=["arm", "seed", "key", "device", "precision", "status", "record"])
-    assert not len(report.turns(df)) and report.law_verdict(df)[0] == "open" and report.ppl_verdict(df)[0] == "open"
+    assert not len(report.turns(df)) and report.law_verdict(df, None)[0] == "open" and report.ppl_verdict(df)[0] == "open"
     assert report.law_curves(df, "TRM") == report.earlier(df) == {} and report.efficiency_verdict(df)[0] == "open"
     assert report.rivals(df, "0.1M").interval.isna().all() and report.diverged(df, "TRM 0.1M") == ""
     assert report.arms(df).seeds.sum() == 0 and all(r["effect"] is None for r in report.ablations(df) + report.causes(df))

@@ -73,7 +73,7 @@ def values(store, profile="full"):
         "shakespeare": shakespeare(store, *frames["shakespeare"]),
         "masked": masked(*frames["masked"]),
         "autoregressive": autoregressive(df["autoregressive"]),
-        "capacity": capacity(df["capacity"]),
+        "capacity": capacity(store, df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
         "hops": hops(when_report.longer(store, df["hops"]), profile),
         "dial": dial(df["dial"]),
@@ -148,14 +148,14 @@ def shakespeare(store, df, profile):
     others = shakespeare_report.other_starts(store, df)
     of = others[(others.arm == "target") & (others.start != "target")]
     tables = shakespeare_report.two_tables(df)
-    word, e = shakespeare_report.verdict(df)
+    (word, e), counted = shakespeare_report.verdict(df), compare.references(store, df)
     parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
         other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"),
         two_tables=tables and f"{tables['best']:.1f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
-        unlearnt={"mask", "parallel"} <= set(shakespeare_report.unlearnt(store, df)), counted=shakespeare_report.references(store, df) is not None,
+        unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip
 
 
@@ -191,9 +191,9 @@ def planned(experiment, arm, profile):
     return len({r.spec.seed for r in grid(profile) if (r.spec.experiment, r.arm) == (experiment, arm)})
 
 
-def capacity(df):
-    word, _ = capacity_report.law_verdict(df)
-    table, fit = capacity_report.law(df)
+def capacity(store, df):
+    word, _ = capacity_report.law_verdict(df, compare.references(store, df), "steady")
+    table, fit = capacity_report.law(df, "steady")
     turned = capacity_report.turned(df)
     leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
     return SimpleNamespace(

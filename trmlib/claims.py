@@ -171,6 +171,8 @@ def judge(claim, df, store, profile):
         return Finding("open", f"pending: {waiting}")
     if f.level and (few := [a for a in claim.arms if len(of(df, a)) < 2]):
         return Finding("open", f"fewer than two runs of {few[0]} finished", profile=profile)
+    if len(claim.arms) > 1 and set(claim.arms) <= set(compare.unlearnt(df, compare.references(store, df))):
+        return Finding("open", "none of its models has learnt enough to compare them", profile=profile)
     finding = f(claim, df, store)
     if finding.verdict not in VERDICTS:
         raise TrmError(f"claim {claim.id}: rule {claim.rule} says {finding.verdict!r}; expected one of {', '.join(VERDICTS)}")
@@ -555,8 +557,9 @@ def no_gain(claim, df, store):
 
 @rule
 def law(claim, df, store):
-    word, why = capacity.law_verdict(df)
-    table, fit = capacity.law(df)
+    kind = claim.arms[0].split()[0]
+    word, why = capacity.law_verdict(df, compare.references(store, df), kind)
+    table, fit = capacity.law(df, kind)
     if fit:
         e = fit[1]
         found = {"measured": 10**e.estimate, "interval": (10**e.low, 10**e.high)}
@@ -573,6 +576,8 @@ def forgetting(claim, df, store):
         return Finding("open", f"too few runs of {claim.arms[0]} finished")
     if row["reached"] <= claim.value:
         return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
+    if row["turned"] < row["seeds"] and claim.arms[0] in compare.unlearnt(df, compare.references(store, df)):
+        return Finding("open", f"{claim.arms[0]} has learnt little more than token frequencies: nothing to forget")
     verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
     return Finding(verdict, f"curves that turn, up to {row['reached']:.1f} examples a parameter", None, None, row["seeds"],
                    text=f"{row['turned']} of {row['seeds']} curves turn")  # fmt: skip

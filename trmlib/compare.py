@@ -49,6 +49,29 @@ def is_share(metric):
     return metric.startswith(("accuracy", "cells"))
 
 
+def references(store, df, arm=None):
+    """What counting tokens reaches on the targets of an arm, by default the first of its chapter's COUNTED (its evaluation of that name:
+    {name: nats}); None before that, and where nothing is counted."""
+    experiment = df.record.iloc[0]["experiment"] if len(df) else None
+    arm = arm or next(iter(getattr(module(experiment).evaluations, "COUNTED", ())), None) if experiment else None
+    runs = set(df.key[df.arm == arm]) if arm else set()
+    found = store.evaluations(experiment, "references") if runs else []
+    return next((e["result"] for e in found if set(e["runs"]) <= runs), None)
+
+
+def unlearnt(df, counted):
+    """Arms that on average are not half way from what counting single tokens reaches (`counted["unigram"]`) to what counting pairs
+    reaches, the nearest pair that they see: two of them say nothing of each other. Nobody is, while nothing was counted.
+
+    A slot that sees the tokens before it in its chunk knows the one it follows ("bigram"), the others the last one read ("last")."""
+    if counted is None or not len(df):
+        return []
+    chain = df.record.map(lambda r: r["spec"]["model"].get("start") == "shifted")
+    pair = np.where(chain, counted["bigram"], counted.get("last", counted["bigram"]))
+    far = (df.nll_b - (counted["unigram"] + pair) / 2).groupby(df.arm).mean()
+    return list(far.index[far > 0])
+
+
 def effect(df, a, b, metric="nll_b"):
     """Relative change of perplexity from b to a, or the difference of a share, paired by seed (`stats.Effect`); None before there
     are enough pairs."""

@@ -74,7 +74,7 @@ NESTED = {  # name, or name/first key → (what its lists count, from the outsid
     "adaptive/flops": ("share", "compute a window of the same"),
     "coordination": ("", "joint scores in nats of blanks side by side and far apart, means over windows"),
     "starts": ("pass:0", "`nll` after each refinement, from another start"),
-    "references": ("", "`nll` that counting single characters, or pairs of them, reaches"),
+    "references": ("", "`nll` that counting single tokens, or pairs of them, reaches (`last`: a token and the last one read before the chunk)"),
     "passes": ("pass:0", "`nll` after each pass, more than were trained"),
     "known": ("", "`nll_b` of targets that are words, and the share of those that are none"),
     "alignment": ("hops:1", "asymptotic alignment: does the model end where it does from another start?"),

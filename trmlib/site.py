@@ -194,7 +194,7 @@ def primaries(store, profile="full"):
             continue
         if hasattr(report, "PRIMARY"):
             df, of = shown(store, experiment, profile)
-            unlearnt = report.unlearnt(store, df) if len(df) and hasattr(report, "unlearnt") else ()
+            unlearnt = compare.unlearnt(df, compare.references(store, df))
             first = compare.primary(df, report.PRIMARY, getattr(report, "METRIC", "nll_b"), unlearnt)
             yield experiment, compare.label(df, of), compare.comparison_table(first)
 

@@ -20,7 +20,8 @@ NAME = "capacity"
 SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101, 102)
 CORPUS = "wiki-core"  # "wikitext-103" where it is at hand: the one setting to change
-TIMES = 4  # unique windows seen, in parameters of the model
+TIMES = 4  # unique windows seen by the models that test the law, in parameters of the model
+BRIEF = 2  # by those of comparisons and interventions: twice as many as the law allows
 COMPUTE = {  # steps of a rival that cost as much as one of the TRM of its setting (counted: tests/test_capacity.py)
     "standard 0.1M": 0.63, "causal 0.1M": 4.5, "standard WikiText-2": 0.505, "causal WikiText-2": 4.02,
 }  # fmt: skip
@@ -39,7 +40,8 @@ ABLATIONS = {  # one field of the TRM changed at a time
     **{f"n {n}": {"n": n} for n in (0, 1, 6)},
     **{f"T {T}": {"T": T} for T in (1, 4)},
 }
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the last was added when the best lay on the edge
+RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3}  # the best of them, by the tuning runs
 STARTS = ("last", "constant")  # a leaking model is scored from these, too
 
 
@@ -60,51 +62,61 @@ def grid(profile):
         train = replace(train or length(model, data, smoke), **changes)
         runs.extend(Run(Spec(NAME, small(model), data, train, s), name, profile, 1000 * tier + s) for s in seeds)
 
-    def annealed(train):
-        return replace(train, lr=1e-3, warmup=min(500, train.steps // 10), decay_to=0.1)
+    def annealed(train, lr=1e-3):
+        return replace(train, lr=lr, warmup=min(500, train.steps // 10), decay_to=0.1)
 
-    def rivals(setting, model, tier, train, **others):
+    def rivals(setting, model, tier, plan, rate=rate, **others):
         """The two rivals of a TRM: as many parameters and steps, and a tier later as many parameters and FLOPs."""
         for kind, of in (("standard", STANDARD), ("causal", CAUSAL)):
             times, rival = COMPUTE.get(f"{kind} {setting}"), replace(of, d=model.d, heads=model.heads, dropout=model.dropout)
+            train = annealed(plan, rate(kind, model.d))
             arm(f"{kind} {setting}", rival, tier, train=train, **others)
             if times:
                 steps, block = round(times * train.steps), round(times * train.eval_every)
                 arm(f"{kind} {setting} (equal compute)", rival, tier + 1, train=replace(train, steps=steps, eval_every=block), **others)
 
+    def steady(train, d):
+        """At the causal model's rate, which does not decay: the law's fairest test, for a falling rate lowers any curve at its end."""
+        return replace(annealed(train, rate("causal", d)), decay_to=1.0)
+
     for i, (size, d) in enumerate(sizes.items()):
-        honest, leaking = (wide_as(m, d) for m in (TRM, EARLIER))
+        honest, leaking, plain = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+        long, brief = (length(honest, data, smoke, times) for times in (TIMES, BRIEF))
         later = max(0, i - 1)  # the two smallest first: the law needs two sizes
-        arm(f"TRM {size}", honest, 5 * later)
-        arm(f"leaking {size}", leaking, 10 * later)
-        arm(f"annealed {size}", honest, 10 * later, train=annealed(length(honest, data, smoke)))
-        rivals(size, honest, 10 * later, annealed(length(honest, data, smoke)))
+        arm(f"steady {size}", plain, 5 * later, train=steady(long, d))
+        arm(f"TRM {size}", honest, 5 * later, train=long)
+        arm(f"leaking {size}", leaking, 10 * later, train=long)
+        arm(f"annealed {size}", honest, 10 * later, train=annealed(brief, rate("annealed", d)))
+        rivals(size, honest, 10 * later, brief)
 
     size, d = BASE, sizes[BASE]
-    honest, leaking = (wide_as(m, d) for m in (TRM, EARLIER))
-    train = length(honest, data, smoke)
+    honest, leaking, plain = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+    long, brief = (length(honest, data, smoke, times) for times in (TIMES, BRIEF))
     for width in widths:
         for kind, model in (("standard", STANDARD), ("causal", CAUSAL)):
-            arm(f"{kind} d={width}", replace(model, d=width, heads=honest.heads), 2, train=annealed(train))
+            arm(f"{kind} d={width}", replace(model, d=width, heads=honest.heads), 4, train=annealed(brief, rate(kind, width)))
+    n = parameters(honest, data)
     # A text that holds as many windows at stride 64 as the model has parameters, and 64 times as many at stride 1
     text = replace(data, tokens=1_000 if smoke else 64 * 93_500)
-    rows = math.ceil(parameters(honest, data) / d)  # as many parameters again
-    quarter = train.steps // 4
-    for name, model in ((f"TRM {size}", honest), (f"leaking {size}", leaking)):
-        arm(f"{name} (stride 1)", model, 3, data=text, train=train)
-        arm(f"{name} (stride 64)", model, 3, data=replace(text, stride=4 if smoke else 64), train=train)
-        arm(f"{name} (unused rows)", model, 3, data=replace(data, unused_rows=rows), train=train)
-        arm(f"{name} (lr 1e-3, no decay)", model, 3, train=annealed(train), decay_to=1.0)
-        arm(f"{name} (sampling restarts)", model, 4, data=replace(data, restart=quarter), train=train)
-        arm(f"{name} (optimiser forgotten)", model, 4, train=train, forget_every=quarter)
-        arm(f"{name} (sequential)", model, 4, data=replace(data, order="sequential"), train=train)
-        arm(f"{name} (fp16 weights)", model, 4, train=train, weights="fp16")
-        arm(f"{name} (bf16 weights)", model, 4, train=train, weights="bf16")
+    quarter = brief.steps // 4
+    for name, model, train, tier in ((f"steady {size}", plain, steady(brief, d), 2), (f"leaking {size}", leaking, brief, 5)):
+        arm(f"{name} (brief)", model, tier, train=train)
+        arm(f"{name} (stride 1)", model, tier, data=text, train=train)
+        arm(f"{name} (stride 64)", model, tier, data=replace(text, stride=4 if smoke else 64), train=train)
+        arm(f"{name} (unused rows)", model, tier, data=replace(data, unused_rows=math.ceil(n / d)), train=train)
+        arm(f"{name} (sampling restarts)", model, tier, data=replace(data, restart=quarter), train=train)
+        arm(f"{name} (optimiser forgotten)", model, tier, train=train, forget_every=quarter)
+        arm(f"{name} (sequential)", model, tier, data=replace(data, order="sequential"), train=train)
+        arm(f"{name} (fp16 weights)", model, tier, train=train, weights="fp16")
+        arm(f"{name} (bf16 weights)", model, tier, train=train, weights="bf16")
+        for part, text_of in ((1, "N"), (16, "N/16")):  # as many windows as parameters, or a sixteenth, again and again
+            arm(f"{name} (text of {text_of})", model, tier, data=replace(data, tokens=(800 if smoke else n) // part), train=train)
+    arm(f"leaking {size} (lr 1e-3, no decay)", leaking, 5, train=annealed(brief), decay_to=1.0)
     many = data if smoke else replace(data, vocab=50_258)
-    was = train if smoke else TrainConfig(steps=6_250 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
+    was = long if smoke else TrainConfig(steps=6_250 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
     for name, model in (("as it was", EARLIER), ("as it was, honest", TRM)):
         arm(name, replace(model, d=10 if smoke else 128), 6, data=many, train=was)
-    short = train if smoke else replace(train, steps=3_000)
+    short = long if smoke else replace(long, steps=3_000)
     for kind, model in (("annealed", TRM), ("standard", STANDARD), ("causal", CAUSAL)):
         for lr in RATES[: 1 if smoke else None]:
             arm(
@@ -115,14 +127,19 @@ def grid(profile):
                 train=replace(annealed(short), lr=lr),
             )
     for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
-        arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(train))
+        arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(brief, rate("annealed", d)))
 
     wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)
     words = replace(TRM, d=8 if smoke else 180, dropout=0.2)
-    train = train if smoke else annealed(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000))
+    train = annealed(long) if smoke else annealed(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000))
     arm("TRM WikiText-2", words, 8, data=wide, train=train)
-    rivals("WikiText-2", words, 8, train, data=wide)
+    rivals("WikiText-2", words, 8, train, lambda *_: train.lr, data=wide)
     return sorted(runs, key=lambda r: r.priority)
+
+
+def rate(kind, d):
+    """The learning rate of a kind of model at width d: the best of the sweep at d = 20, but no more than 0.2 / d, for wider models need smaller steps."""
+    return min(RATE[kind], 0.2 / d)
 
 
 def parameters(model, data):
@@ -136,11 +153,11 @@ def wide_as(model, d):
     return replace(model, d=d, heads=4 if d >= 56 else 2)
 
 
-def length(model, data, smoke=False):
-    """The earlier run's training at a constant rate, until the model has seen TIMES as many windows as it has parameters."""
+def length(model, data, smoke=False, times=TIMES):
+    """The earlier run's training at a constant rate, until the model has seen so many times as many windows as it has parameters."""
     if smoke:
-        return TrainConfig(steps=20, batch=8, lr=1e-3, eval_every=2)
-    steps = TIMES * parameters(model, data) / 32
+        return TrainConfig(steps=5 * times, batch=8, lr=1e-3, eval_every=2)
+    steps = times * parameters(model, data) / 32
     block = 250 * max(1, int(steps // 25_000)) if steps > 10_000 else 100  # 40 points or more, about a hundred for the larger ones
     return TrainConfig(steps=math.ceil(steps / block) * block, lr=1e-4, eval_every=block)
 

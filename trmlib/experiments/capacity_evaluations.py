@@ -15,14 +15,43 @@ def leak_probe(task, model, windows=256):
     return {"as trained": dependency(predict, targets, task.config.vocab)}
 
 
+def references(task, models, prior=1000, part=1 << 20):
+    """What counting alone reaches on the targets of part B, NLL in nats: `unigram` knows how often each token comes in the training
+    text, `bigram` how often after the token before it, `last` how often so far after the last token that was read, which is all that
+    slots named at once can know of pairs. A pair's share is drawn to the token's own as if that had been seen `prior` times more
+    (a Dirichlet prior). The models are not asked."""
+    c, text = task.config, task.train.ids
+    rows = task.fixed.tokens[task.in_b]
+    single = sum(np.bincount(text[i : i + part], minlength=c.vocab) for i in range(0, len(text), part)) + 1.0
+    single /= single.sum()
+    ahead = np.arange(1, c.chunk + 1)
+
+    def pairs(before, targets, far):  # NLL of targets (windows,) that come `far` tokens after `before`
+        asked, at = np.unique(before * c.vocab + targets, return_inverse=True)
+        seen, of = np.zeros(len(asked)), np.zeros(c.vocab)
+        for i in range(0, len(text) - far, part):
+            a = text[i : min(i + part, len(text) - far)].astype(np.int64)
+            pair = a * c.vocab + text[i + far : i + far + len(a)]
+            place = np.searchsorted(asked, pair).clip(max=len(asked) - 1)
+            seen += np.bincount(place[asked[place] == pair], minlength=len(asked))
+            of += np.bincount(a, minlength=c.vocab)
+        return -np.log((seen[at] + prior * single[targets]) / (of[before] + prior)).mean()
+
+    slot = [rows[:, c.context - 1 + k] for k in (0, *ahead)]
+    return {"unigram": -np.log(single[rows[:, c.context :]]).mean(), "bigram": np.mean([pairs(slot[k - 1], slot[k], 1) for k in ahead]),
+            "last": np.mean([pairs(slot[0], slot[k], k) for k in ahead])}  # fmt: skip
+
+
 SINGLE = {"leak_probe": leak_probe}  # of one run
-GROUPED = {}  # of all seeds of an arm
+GROUPED = {"references": references}  # of all seeds of an arm
+COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
 
 def wanted(arm, spec):
     """The names of the evaluations that an arm takes part in."""
-    return ["leak_probe"] if " (" not in arm and arm.split()[0] in ("TRM", "leaking", "causal") and "=" not in arm else []
+    single = ["leak_probe"] if " (" not in arm and arm.split()[0] in ("TRM", "leaking", "causal") and "=" not in arm else []
+    return single + (["references"] if arm in COUNTED else [])
 
 
 def load_model(task, tensors):

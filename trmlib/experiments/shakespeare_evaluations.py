@@ -80,6 +80,7 @@ def references(task, models):
 
 SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
+COUNTED = ("baseline",)  # the arm on whose targets characters are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -90,7 +91,7 @@ def wanted(arm, spec):
         single.append("starts")
     if arm in ("target", "mask", "baseline", "baseline-everywhere", "baseline-compute", "parallel", "calibration"):
         single.append("samples")
-    return single + (["references"] if arm == "baseline" else [])
+    return single + (["references"] if arm in COUNTED else [])
 
 
 def load_model(task, tensors):

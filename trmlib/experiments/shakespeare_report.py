@@ -74,21 +74,6 @@ def verdict(df):
     return stats.verdict(honest, CLAIMED["change"]), honest
 
 
-def references(store, df):
-    """{"unigram": nats, "bigram": nats}, what counting alone reaches on the same targets, or None before it is evaluated."""
-    runs = set(df.key[df.arm == "baseline"]) if len(df) else set()
-    return next((e["result"] for e in store.evaluations("shakespeare", "references") if set(e["runs"]) <= runs), None)
-
-
-def unlearnt(store, df):
-    """Arms that on average are not half way from what counting single characters reaches to what counting pairs reaches: two of them
-    say nothing of each other."""
-    counted = references(store, df)
-    if counted is None:
-        return []
-    return [arm for arm, nll in df.groupby("arm").nll_b.mean().items() if nll > (counted["unigram"] + counted["bigram"]) / 2]
-
-
 def interval_for_one(values, level=0.95):
     """Where one more run would fall (prediction interval): mean, low, high."""
     values = np.asarray(values, float)
