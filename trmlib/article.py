@@ -192,15 +192,22 @@ def planned(experiment, arm, profile):
 
 
 def capacity(store, df):
-    word, _ = capacity_report.law_verdict(df, compare.references(store, df), "steady")
+    counted = compare.references(store, df)
+    word, _ = capacity_report.law_verdict(df, counted, "steady")
     table, fit = capacity_report.law(df, "steady")
     turned = capacity_report.turned(df)
+    few, trm, standard = (turned[turned.arm == capacity_report.FEW] if len(turned) else turned), *capacity_report.PRIMARY[0][:2]
+    mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
+    compared = counted is not None and compare.effect(df, trm, standard) is not None
     leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
         largest=f"{table.parameters.max():,}" if len(table) else PENDING,
         reached=f"{table.reached.min():.1f}" if len(table) else PENDING,
         at=f"{10**fit[1].estimate:.2g} [{10**fit[1].low:.2g}, {10**fit[1].high:.2g}]" if fit else None,
+        few=int(few.seeds.sum()), few_turned=int(few.turned.sum()),
+        compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
+        unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
         leaking=int(leaking.seeds.sum()) if len(leaking) else 0, leaking_turned=int(leaking.turned.sum()) if len(leaking) else 0,
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ CAUSES = {  # part of an arm's name → what may turn a curve
     "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
     "unused rows": "twice the parameters, same function", "text of N": "few windows, read again and again",
 }  # fmt: skip
+FEW = "steady 0.1M (text of N/16)"  # the fewest unique windows that a law over them was tested on
 SECTIONS = ("WikiText-2", "as it was")  # what has cut runs at "cpu" that are no full runs: part of the arms' names
 OWN = {"0.1M": "annealed 0.1M", "WikiText-2": "TRM WikiText-2"}  # setting → the TRM that its rivals are held against
 COUNTS = {"parameters": "all parameters", "non_embedding": "outside the embeddings"}
@@ -158,6 +159,20 @@ def law_curves(df, kind, start="own"):
     return out
 
 
+def repeats(df, base="steady 0.1M"):
+    """{unique windows a parameter, as text: (windows seen a parameter, perplexity mean, low, high)} of one model and training on texts of
+    three lengths, read again and again where they are short."""
+    out = {}
+    for arm in (f"{base} (brief)", f"{base} (text of N)", f"{base} (text of N/16)"):
+        if band := ppl_band(df, arm):
+            r = next(df[df.arm == arm].itertuples())
+            out[f"{r.record['data']['windows'] / r.parameters:.2f}{diverged(df, arm)}"] = (
+                band[0] * configs(r)[2].batch / r.parameters,
+                *band[1:],
+            )
+    return out
+
+
 def earlier(df):
     """{curve: (steps, perplexity mean, low, high)} at the earlier run's setting: that run, scored from three starts, and its honest twin."""
     curves = {"as trained, from the target": ("as it was", "own"), "from the last token": ("as it was", "last"),
@@ -214,16 +229,22 @@ def shifted(e, by):
     return stats.Effect(e.estimate + by, e.low + by, e.high + by, e.p, e.n, e.level)
 
 
+def nothing_to_forget(df, counted):
+    """Arms that on average are not better than single tokens' frequencies by ten times the rise that makes a turn."""
+    mean = df.nll_b.groupby(df.arm).mean()
+    return list(mean.index[mean > counted["unigram"] - 10 * stats.MARGIN])
+
+
 def law_verdict(df, counted, kind="TRM", start="own"):
     """(verdict, why) on "performance turns when the windows seen exceed the parameters". A model that did not turn refutes it only
-    if it had learnt what it might forget, by what counting reaches (`compare.unlearnt`)."""
+    if it had learnt something to forget."""
     table, fit = law(df, kind, start)
     sizes = table.arm.nunique()
     if sizes < 2:
         return "open", f"{sizes} of the sizes complete; two are needed"
     if table.censored.any() and counted is None:
         return "open", "some curves did not turn, and what counting tokens reaches is not evaluated yet"
-    if behind := sorted(set(compare.unlearnt(df, counted)) & set(table.arm[table.censored])):
+    if behind := sorted(set(table.arm[table.censored]) & set(nothing_to_forget(df, counted) if counted else ())):
         return "open", f"{', '.join(behind)} did not turn, but had learnt little more than token frequencies: nothing to forget"
     if table.censored.all():
         if table.reached.min() < CLAIMED["ratio"]:
