@@ -178,9 +178,9 @@ class ChunkLM(nn.Module):
 
 
 def read_nll(h, rows, targets, part=512):
-    """Mean NLL in nats of targets (N,) that states h (N, d) are read out to by `rows` (V, d). From `part` states on, where PyTorch
-    can (2.13), so many at once: their logits fit in the cache, and the step of a model trained everywhere takes less than half the time."""
-    if len(h) > part and hasattr(F, "linear_cross_entropy"):
+    """Mean NLL in nats of targets (N,) that states h (N, d) are read out to by `rows` (V, d). On a CPU, where PyTorch can (2.13), no more
+    than `part` at once: their logits fit in the cache, and the step of a model trained everywhere takes less than half the time."""
+    if len(h) > part and h.device.type == "cpu" and hasattr(nn, "LinearCrossEntropyOptions"):
         return F.linear_cross_entropy(h, rows, targets, options=nn.LinearCrossEntropyOptions(batch_chunk_size=part))
     return F.cross_entropy(F.linear(h, rows).float(), targets)
 
