@@ -270,7 +270,7 @@ pd.DataFrame(rows)
 # %% [markdown]
 # ## What turns a curve?
 #
-# Each row changes one thing about the 0.1 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM are queued. Three interventions break the
+# Each row changes one thing about the 0.04 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM are queued. Three interventions break the
 # law apart: *stride 64* reads the same text in 64 times fewer windows; *unused rows* doubles the parameters with embedding rows that no token names, which changes
 # neither the function nor its training; *text of N* and *text of N/16* have as many tokens as the model parameters, and a sixteenth, and are read again and again: *fewer*
 # unique windows than parameters, where the law promises safety. The others are candidates for what happened to the earlier run. All are scored at equal steps.
@@ -297,7 +297,7 @@ plots.forest(report.causes(df), ax, zone=math.expm1(stats.MARGIN), xlabel="chang
 save(
     fig,
     "capacity_causes",
-    "What one change does to the causal 0.1 M model at its last step: change of perplexity on unseen articles, 95 % intervals over seeds; grey: ±2 %. A run that diverged counts as log V.",
+    "What one change does to the causal 0.04 M model at its last step: change of perplexity on unseen articles, 95 % intervals over seeds; grey: ±2 %. A run that diverged counts as log V.",
     "Forest plot: one interval for each disturbance of the training, with pending ones marked.",
 )
 plt.show()
@@ -305,7 +305,7 @@ plt.show()
 # %% [markdown]
 # ### The law upside down
 #
-# The law warns of more unique windows than parameters. Here the same model takes the same number of steps on texts that hold about two, one and a sixteenth of a
+# The law warns of more unique windows than parameters. Here the same model takes the same number of steps on texts that hold four, one and a sixteenth of a
 # unique window for each parameter; the shorter ones are read again and again.
 
 # %%
@@ -321,7 +321,7 @@ else:
 save(
     fig,
     "capacity_repeats",
-    "One causal model of 0.1 M and one training, on texts that hold more and fewer unique windows than it has parameters. Mean and 95 % band over seeds.",
+    "One causal model of 0.04 M and one training, on texts that hold more and fewer unique windows than it has parameters. Mean and 95 % band over seeds.",
     "Validation perplexity against windows seen per parameter, one line for each number of unique windows.",
 )
 plt.show()

@@ -40,7 +40,7 @@ def test_parameters_of_the_earlier_run_and_of_the_sizes():
     assert counts == [35_072, 93_440, 310_016, 929_792, 2_915_840, 6_902_016]
 
 
-@pytest.mark.parametrize("arm", ["TRM 0.1M", "leaking 0.1M (unused rows)", "causal WikiText-2"])
+@pytest.mark.parametrize("arm", ["TRM 0.1M", "leaking 0.04M (unused rows)", "causal WikiText-2"])
 def test_parameters_are_those_of_the_built_model(arm):
     spec = smoke(arm)
     assert capacity.parameters(spec.model, spec.data) == sum(p.numel() for p in capacity.build(spec).parameters())
@@ -85,13 +85,13 @@ def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_te
 
 def test_one_thing_at_a_time():
     train = {r.arm: r.spec.train for r in capacity.grid("cpu")}
-    assert replace(train["steady 0.1M (brief)"], decay_to=0.1) == train["causal 0.1M"]
-    assert train["steady 0.1M (brief)"].steps == train["annealed 0.1M"].steps == train["standard 0.1M"].steps
+    assert replace(train["steady 0.04M"], decay_to=0.1) == train["steady 0.04M (decay)"]
+    assert train["causal 0.1M"].steps == train["annealed 0.1M"].steps == train["standard 0.1M"].steps
     specs = {r.arm: r.spec for r in capacity.grid("cpu") if r.spec.seed == 0}
     for kind in ("steady", "leaking"):
-        base = specs[f"{kind} 0.1M (brief)"]
-        changed = [c for arm, c in specs.items() if arm.startswith(f"{kind} 0.1M (") and c != base and "lr" not in arm]
-        assert len(changed) == 10 and all(c.model == base.model for c in changed)
+        base = specs[f"{kind} 0.04M"]
+        changed = [c for arm, c in specs.items() if arm.startswith(f"{kind} 0.04M (")]
+        assert len(changed) == 11 and all(c.model == base.model for c in changed)
         assert all((c.data == base.data) != (c.train == base.train) for c in changed)
     twins = [r.spec for r in capacity.grid("full") if r.arm.startswith("as it was") and r.spec.seed == 0]
     assert replace(twins[0].model, start="mask") == twins[1].model and twins[0].train == twins[1].train and twins[0].data == twins[1].data
@@ -104,7 +104,7 @@ def test_hashes_of_a_grid_are_distinct():
 
 
 def test_unused_rows_change_the_parameters_and_nothing_else(store):
-    plain, padded = smoke("leaking 0.1M (brief)"), smoke("leaking 0.1M (unused rows)")
+    plain, padded = smoke("leaking 0.04M"), smoke("leaking 0.04M (unused rows)")
     a, b = (run(replace(s, train=replace(s.train, steps=10)), store) for s in (plain, padded))
     assert b["parameters"] - a["parameters"] == padded.data.unused_rows * plain.model.d
     assert b["train_flops"] == a["train_flops"]
@@ -348,7 +348,7 @@ def test_divergences_are_told_with_the_verdict_on_the_law():
 
 
 def test_texts_that_are_read_again_and_again():
-    arms = {"steady 0.1M (brief)": 200, "steady 0.1M (text of N)": 100, "steady 0.1M (text of N/16)": 6}
+    arms = {"steady 0.04M": 200, "steady 0.04M (text of N)": 100, "steady 0.04M (text of N/16)": 6}
     rows = [row(a, s, 5.0, curve_with_turn(9), 100) for a in arms for s in range(5)]
     for r in rows:
         r["record"]["data"] = {"windows": arms[r["arm"]]}
@@ -431,7 +431,7 @@ def test_a_bound_that_leaves_the_claim_open_decides_nothing():
 
 
 def test_parameters_outside_the_embeddings():
-    spec = next(r.spec for r in capacity.grid("full") if r.arm == "leaking 0.1M (unused rows)")
+    spec = next(r.spec for r in capacity.grid("full") if r.arm == "leaking 0.04M (unused rows)")
     model = capacity.build(spec)
     inside = sum(p.numel() for name, p in model.named_parameters() if name.startswith(("embedding", "position")))
     r = SimpleNamespace(record={"spec": spec.as_dict()}, parameters=sum(p.numel() for p in model.parameters()))

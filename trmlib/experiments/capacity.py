@@ -21,14 +21,15 @@ SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101, 102)
 CORPUS = "wiki-core"  # "wikitext-103" where it is at hand: the one setting to change
 TIMES = 4  # unique windows seen by the models that test the law, in parameters of the model
-BRIEF = 2  # by those of comparisons and interventions: twice as many as the law allows
+BRIEF = 2  # by those of comparisons
 COMPUTE = {  # steps of a rival that cost as much as one of the TRM of its setting (counted: tests/test_capacity.py)
     "standard 0.1M": 0.63, "causal 0.1M": 4.5, "standard WikiText-2": 0.505, "causal WikiText-2": 4.02,
 }  # fmt: skip
 
 SIZES = {"0.04M": 8, "0.1M": 20, "0.3M": 56, "1M": 128, "3M": 272, "7M": 456}  # name → width at 4,096 pieces
 CPU_SIZES = ("0.04M", "0.1M", "0.3M")
-BASE = "0.1M"  # the size of everything but the law itself
+BASE = "0.1M"  # the size of comparisons and ablations
+SMALL = "0.04M"  # the size of interventions on the law
 WIDTHS = (12, 28, 56)  # of the rivals that the parameter efficiency is read off, all seeing the same windows
 EARLIER = ChunkConfig(d=128, dropout=0.1, start="target", n=3, T=2)  # the WikiText-103 run of the write-up
 TRM = replace(EARLIER, start="mask")
@@ -52,7 +53,7 @@ def grid(profile):
     smoke, cpu = profile == "smoke", profile == "cpu"
     if smoke:
         data = TokensConfig(corpus="toy-language", tokeniser="words", vocab=90, context=8, chunk=2, curve_windows=32)
-        sizes, widths = {BASE: 8, "0.3M": 12}, (4, 6)
+        sizes, widths = {SMALL: 6, BASE: 8}, (4, 12)
     elif cpu:
         sizes = {s: SIZES[s] for s in CPU_SIZES}
     seeds, runs = SEEDS[:2] if smoke else SEEDS, []
@@ -90,28 +91,11 @@ def grid(profile):
         rivals(size, honest, 10 * later, brief)
 
     size, d = BASE, sizes[BASE]
-    honest, leaking, plain = (wide_as(m, d) for m in (TRM, EARLIER, CAUSAL))
+    honest = wide_as(TRM, d)
     long, brief = (length(honest, data, smoke, times) for times in (TIMES, BRIEF))
     for width in widths:
         for kind, model in (("standard", STANDARD), ("causal", CAUSAL)):
             arm(f"{kind} d={width}", replace(model, d=width, heads=honest.heads), 4, train=annealed(brief, rate(kind, width)))
-    n = parameters(honest, data)
-    # A text that holds as many windows at stride 64 as the model has parameters, and 64 times as many at stride 1
-    text = replace(data, tokens=1_000 if smoke else 64 * 93_500)
-    quarter = brief.steps // 4
-    for name, model, train, tier in ((f"steady {size}", plain, steady(brief, d), 2), (f"leaking {size}", leaking, brief, 5)):
-        arm(f"{name} (brief)", model, tier, train=train)
-        arm(f"{name} (stride 1)", model, tier, data=text, train=train)
-        arm(f"{name} (stride 64)", model, tier, data=replace(text, stride=4 if smoke else 64), train=train)
-        arm(f"{name} (unused rows)", model, tier, data=replace(data, unused_rows=math.ceil(n / d)), train=train)
-        arm(f"{name} (sampling restarts)", model, tier, data=replace(data, restart=quarter), train=train)
-        arm(f"{name} (optimiser forgotten)", model, tier, train=train, forget_every=quarter)
-        arm(f"{name} (sequential)", model, tier, data=replace(data, order="sequential"), train=train)
-        arm(f"{name} (fp16 weights)", model, tier, train=train, weights="fp16")
-        arm(f"{name} (bf16 weights)", model, tier, train=train, weights="bf16")
-        for part, text_of in ((1, "N"), (16, "N/16")):  # as many windows as parameters, or a sixteenth, again and again
-            arm(f"{name} (text of {text_of})", model, tier, data=replace(data, tokens=(800 if smoke else n) // part), train=train)
-    arm(f"leaking {size} (lr 1e-3, no decay)", leaking, 5, train=annealed(brief), decay_to=1.0)
     many = data if smoke else replace(data, vocab=50_258)
     was = long if smoke else TrainConfig(steps=6_250 if cpu else 456_000, lr=1e-4, eval_every=250 if cpu else 2_000)
     for name, model in (("as it was", EARLIER), ("as it was, honest", TRM)):
@@ -128,6 +112,26 @@ def grid(profile):
             )
     for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
         arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(brief, rate("annealed", d)))
+
+    d = sizes[SMALL]
+    leaking, plain = (wide_as(m, d) for m in (EARLIER, CAUSAL))
+    long, n = length(leaking, data, smoke), parameters(leaking, data)
+    # A text that holds as many windows at stride 64 as the model has parameters, and 64 times as many at stride 1
+    text = replace(data, tokens=1_000 if smoke else 64 * (n + 2))
+    quarter = long.steps // 4
+    for name, model, train, tier in ((f"steady {SMALL}", plain, steady(long, d), 2), (f"leaking {SMALL}", leaking, long, 5)):
+        arm(f"{name} (stride 1)", model, tier, data=text, train=train)
+        arm(f"{name} (stride 64)", model, tier, data=replace(text, stride=4 if smoke else 64), train=train)
+        arm(f"{name} (unused rows)", model, tier, data=replace(data, unused_rows=math.ceil(n / d)), train=train)
+        arm(f"{name} (sampling restarts)", model, tier, data=replace(data, restart=quarter), train=train)
+        arm(f"{name} (optimiser forgotten)", model, tier, train=train, forget_every=quarter)
+        arm(f"{name} (sequential)", model, tier, data=replace(data, order="sequential"), train=train)
+        arm(f"{name} (fp16 weights)", model, tier, train=train, weights="fp16")
+        arm(f"{name} (bf16 weights)", model, tier, train=train, weights="bf16")
+        for part, text_of in ((1, "N"), (16, "N/16")):  # as many windows as parameters, or a sixteenth, again and again
+            arm(f"{name} (text of {text_of})", model, tier, data=replace(data, tokens=(800 if smoke else n) // part), train=train)
+    arm(f"steady {SMALL} (decay)", plain, 2, train=replace(steady(long, d), decay_to=0.1))
+    arm(f"leaking {SMALL} (lr 1e-3)", leaking, 5, train=replace(steady(long, d), lr=1e-3))
 
     wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)
     words = replace(TRM, d=8 if smoke else 180, dropout=0.2)

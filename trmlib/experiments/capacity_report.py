@@ -11,7 +11,7 @@ from trmlib import compare, stats
 from trmlib.compare import arm_rows, effect, enough
 from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
-from trmlib.experiments.capacity import SIZES, STARTS
+from trmlib.experiments.capacity import SIZES, SMALL, STARTS
 from trmlib.models.chunk import ChunkConfig
 from trmlib.runs import TrainConfig, spec_hash
 from trmlib.tables import frame
@@ -31,19 +31,19 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("annealed 0.1M", "annealed 0.1M (gradient all)", "gradient detached or through all refinements"),
     ("annealed 0.1M", "annealed 0.1M (T 1)", "two refinements or one"),
     ("annealed 0.1M", "annealed 0.1M (n 0)", "three latent updates a refinement or none"),
-    ("steady 0.1M (stride 64)", "steady 0.1M (stride 1)", "a causal model; the same text in 64 times fewer windows"),
+    ("steady 0.04M (stride 64)", "steady 0.04M (stride 1)", "a causal model; the same text in 64 times fewer windows"),
 ]
 WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together, apart from the others
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
     ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
 ]
 CAUSES = {  # part of an arm's name → what may turn a curve
-    "start mismatch": "(read off the leaking runs)", "no decay": "a learning rate that stays at 1e-3", "sampling restarts": "a resume that reseeds",
+    "start mismatch": "(read off the leaking runs)", "lr 1e-3": "ten times the learning rate", "sampling restarts": "a resume that reseeds",
     "optimiser forgotten": "a resume without moments", "sequential": "windows in the text's order", "fp16 weights": "half precision",
     "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
     "unused rows": "twice the parameters, same function", "text of N": "few windows, read again and again",
 }  # fmt: skip
-FEW = "steady 0.1M (text of N/16)"  # the fewest unique windows that a law over them was tested on
+FEW = "steady 0.04M (text of N/16)"  # the fewest unique windows that a law over them was tested on
 SECTIONS = ("WikiText-2", "as it was")  # what has cut runs at "cpu" that are no full runs: part of the arms' names
 OWN = {"0.1M": "annealed 0.1M", "WikiText-2": "TRM WikiText-2"}  # setting → the TRM that its rivals are held against
 COUNTS = {"parameters": "all parameters", "non_embedding": "outside the embeddings"}
@@ -159,11 +159,11 @@ def law_curves(df, kind, start="own"):
     return out
 
 
-def repeats(df, base="steady 0.1M"):
+def repeats(df, base=f"steady {SMALL}"):
     """{unique windows a parameter, as text: (windows seen a parameter, perplexity mean, low, high)} of one model and training on texts of
     three lengths, read again and again where they are short."""
     out = {}
-    for arm in (f"{base} (brief)", f"{base} (text of N)", f"{base} (text of N/16)"):
+    for arm in (base, f"{base} (text of N)", f"{base} (text of N/16)"):
         if band := ppl_band(df, arm):
             r = next(df[df.arm == arm].itertuples())
             out[f"{r.record['data']['windows'] / r.parameters:.2f}{diverged(df, arm)}"] = (
@@ -299,15 +299,18 @@ def examples_table():
     )  # fmt: skip
 
 
-def causes(df, kind="steady", size="0.1M"):
+def causes(df, kind="steady", size=SMALL):
     """Rows for a forest: what one change of the training does to a model at its last step."""
     base = f"{kind} {size}"
     changed = ("sampling restarts", "optimiser forgotten", "sequential", "fp16 weights", "bf16 weights", "unused rows")
-    pairs = [(f"{base} ({c})", f"{base} (brief)", c) for c in changed]
+    pairs = [(f"{base} ({c})", base, c) for c in changed]
+    pairs += [(f"{base} (text of {t})", base, f"a text of {t} tokens") for t in ("N", "N/16")]
     pairs += [(f"{base} (stride 64)", f"{base} (stride 1)", "stride 64, against stride 1")]
-    pairs += [(f"{base} (text of {t})", f"{base} (brief)", f"a text of {t} tokens") for t in ("N", "N/16")]
-    if kind == "steady":
-        pairs += [(f"{base} (brief)", f"causal {size}", "no decay, against cosine decay")]
+    pairs += (
+        [(base, f"{base} (decay)", "no decay, against cosine decay")]
+        if kind == "steady"
+        else [(f"{base} (lr 1e-3)", base, "ten times the rate")]
+    )
     return [{"name": name + diverged(df, a), "effect": effect(df, a, b)} for a, b, name in pairs]
 
 
