@@ -405,12 +405,12 @@ display(compare.comparison_table(first))
 if counted:
     say(
         "Not half way from what counting single tokens reaches to what counting pairs reaches (with the token before, for a model that sees it; with the last token read, "
-        f"for slots that are named at once): {', '.join(unlearnt) or 'no arm'}. Two such arms are not compared."
+        f"for slots that are named at once): {', '.join(a for a in unlearnt if '(lr' not in a) or 'no arm'}. Two such arms are not compared."
     )
 
 # %% [markdown]
 # Equal tuning: the same learning rates for all three, seeds that are used for nothing else, 3,000 steps, scored on part A. The arms above run at the
-# best rate of their own kind at this width, and at no more than 0.2 divided by the width in wider models.
+# best rate of their own kind at this width, and at no more than 0.2 divided by the width in wider models. A single tuning seed has no band; the last rate was added when the best lay on the edge.
 
 # %%
 swept = ("annealed 0.1M", "standard 0.1M", "causal 0.1M")

@@ -3,6 +3,7 @@
 import math
 
 import pandas as pd
+import pytest
 
 from trmlib import compare
 
@@ -21,7 +22,11 @@ def test_the_best_rate_is_named_and_so_is_an_edge():
     df = swept(inner=dict(zip(rates, (9, 7, 8))), edge=dict(zip(rates, (9, 8, 7))), begun={3e-4: 5})
     said = compare.best_rates(df, ("inner", "edge", "begun", "none"), rates)
     assert said == (
-        "Best learning rate on part A: inner: 0.001; edge: 0.003, on the edge of the grid: extend it; "
+        "Best learning rate on part A: inner: 0.001 (2 seeds); edge: 0.003 (2 seeds, on the edge of the grid: extend it); "
         "begun: 1 of 3 rates recorded; none: 0 of 3 rates recorded."
     )
+    one = df[df.seed == 100]
+    assert compare.best_rates(one, ("inner",), rates) == "Best learning rate on part A: inner: 0.001 (1 seed)."
+    tried, mean, low, high = compare.tuning(one, ("inner",), rates)["inner"]
+    assert tried == list(rates) and list(mean) == list(low) == list(high) == pytest.approx([9, 7, 8])
     assert compare.best_rates(df[:0], ("inner",), rates) == "Best learning rate on part A: inner: 0 of 3 rates recorded."

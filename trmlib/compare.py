@@ -189,14 +189,16 @@ def series(df, arms, metric="nll_b"):
 
 
 def tuning(df, names, rates):
-    """{model: (learning rates, perplexity mean, low, high)} on part A, over the tuning seeds of the arms "model (lr rate)"."""
+    """{model: (learning rates, perplexity mean, low, high)} on part A, over the tuning seeds of the arms "model (lr rate)" that each rate
+    has; of a single seed there is no band."""
     out = {}
     for name in names:
         found = {lr: scores(df, f"{name} (lr {lr:g})", "nll_a").to_numpy() for lr in rates}
-        found = {lr: v for lr, v in found.items() if len(v) > 1}
+        found = {lr: v for lr, v in found.items() if len(v)}
         if found:
             n = min(map(len, found.values()))
-            out[name] = (list(found), *(np.exp(v) for v in stats.band(np.array([v[:n] for v in found.values()]).T)))
+            nll = np.array([v[:n] for v in found.values()]).T  # (n, rates)
+            out[name] = (list(found), *(np.exp(v) for v in (stats.band(nll) if n > 1 else nll[[0, 0, 0]])))
     return out
 
 
@@ -210,7 +212,8 @@ def best_rates(df, names, rates):
             continue
         best = tried[int(np.argmin(ppl))]
         edge = ", on the edge of the grid: extend it" if best in (min(tried), max(tried)) else ""
-        said.append(f"{name}: {best:g}{edge}")
+        seeds = min(len(scores(df, f"{name} (lr {lr:g})", "nll_a")) for lr in rates)
+        said.append(f"{name}: {best:g} ({seeds} seed{'s' * (seeds > 1)}{edge})")
     return f"Best learning rate on part A: {'; '.join(said)}."
 
 
