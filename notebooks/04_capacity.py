@@ -256,8 +256,8 @@ if counted:
     reached = {name: math.exp(nats) for name, nats in counted.items()}
     say(
         f"**What counting reaches** on these targets: perplexity {reached['unigram']:.0f} by how often each token comes, {reached['bigram']:.0f} by the token before it, "
-        f"and {reached['last']:.0f} where all four are named at once and only the last token read is known. That last gap is the price of naming tokens at once, "
-        "which no amount of thinking gets back: the answer is a product of marginals (chapter 02)."
+        f"and {reached['last']:.0f} where all four are named at once and only the last token read is known. That last gap is what the tokens of a chunk tell of each other, as far as pairs "
+        "know it. A model that names them at once says a product of marginals (chapter 02) and cannot hold it, however long it thinks."
     )
 rows = []
 for title, (kind, start) in panels.items():
