@@ -58,8 +58,8 @@ def save(fig, name, caption, alt, df=df, profile=profile):
 def costs(table):
     """What each arm costs and its bits a byte, as text."""
     return {
-        "bits/byte": table.bits.map(lambda b: "–" if pd.isna(b) else f"{b:.3f}"), "params": (table.parameters / 1e6).map("{:.2f} M".format),
-        "non-emb.": (table.non_embedding / 1e6).map("{:.2f} M".format), "PFLOP": table.train_pflop.map("{:.3g}".format),
+        "bits/byte": table.bits.map(lambda b: "–" if pd.isna(b) else f"{b:.3f}"), "params": table.parameters.map("{:,.0f}".format),
+        "non-emb.": table.non_embedding.map("{:,.0f}".format), "PFLOP": table.train_pflop.map("{:.3g}".format),
     }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ if len(done):
 
 # %%
 leaks = compare.leak_matrices(store, df)
-shown = ["leaking 0.1M", "TRM 0.1M", "causal 0.1M"]
+shown = ["leaking 0.04M", "annealed 0.1M", "causal 0.1M"]
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.8))
 for ax, arm in zip(axes, shown, strict=True):
     plots.matrix(leaks[arm]["as trained"], ax, arm) if arm in leaks else plots.pending(ax, arm)
@@ -237,6 +237,7 @@ for ax, (title, (kind, start)) in zip(axes.flat, panels.items(), strict=True):
         plots.band_lines(bands, ax, "windows a parameter")
         ax.axvline(1, color="#444444", linestyle="--", linewidth=1)
         plots.plain_log(ax)
+        ax.tick_params(labelbottom=True)
         ax.set_ylabel("perplexity")
         ax.legend(fontsize=9)
     else:
@@ -357,9 +358,9 @@ display(pd.DataFrame([
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
 for ax, (count, title) in zip(axes, report.COUNTS.items(), strict=True):
     if points := report.by_size(df, count):
-        plots.lines(points, ax, f"{title} (millions)", "perplexity, part B" if ax is axes[0] else "")
+        plots.lines(points, ax, f"{title} (thousands)", "perplexity, part B" if ax is axes[0] else "")
         plots.plain_log(ax)
-        ax.set_xscale("log")
+        plots.plain_log(ax, "x", (1, 1.5, 2, 3, 5, 7))
     else:
         plots.pending(ax, "perplexity by parameters")
 save(

@@ -403,8 +403,8 @@ def test_efficiency_by_hand():
     assert report.efficiency_verdict(efficiency_frame(200, "causal"), "causal")[0] == "reproduced"
     assert report.efficiency_verdict(efficiency_frame(130))[0] == "not reproduced"
     assert report.efficiency_verdict(df[df.seed < 3]) == ("open", None, "")
-    assert report.by_size(df, "parameters")["TRM"] == ((0.1,), (pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
-    assert report.by_size(df, "non_embedding")["standard"][0] == pytest.approx((0.00836, 0.05836, 0.35836))
+    assert report.by_size(df, "parameters")["TRM"] == ((100,), (pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
+    assert report.by_size(df, "non_embedding")["standard"][0] == pytest.approx((8.36, 58.36, 358.36))
     outside = report.efficiency(efficiency_frame(399), count="non_embedding")[0]
     assert outside.estimate == pytest.approx((400_000 - 41_640) / (100_000 - 41_640), rel=0.01)
 

@@ -346,11 +346,11 @@ def counted(r, count):
 
 
 def by_size(df, count):
-    """{kind: (millions of parameters, perplexities)} of the complete arms that the efficiency is read off."""
+    """{kind: (thousands of parameters, perplexities)} of the complete arms that the efficiency is read off."""
     found = {}
     for kind, own in (("standard", "standard 0.1M"), ("causal", "causal 0.1M"), ("TRM", "annealed 0.1M")):
         names = [a for a in dict.fromkeys(df.arm) if (a == own or a.startswith(f"{kind} d=")) and compare.complete(df, a)]
-        points = sorted((counted(df[df.arm == a].iloc[0], count) / 1e6, math.exp(compare.scores(df, a).mean())) for a in names)
+        points = sorted((counted(df[df.arm == a].iloc[0], count) / 1e3, math.exp(compare.scores(df, a).mean())) for a in names)
         if points:
             found[kind] = tuple(zip(*points, strict=True))
     return found
