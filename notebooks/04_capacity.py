@@ -271,10 +271,10 @@ pd.DataFrame(rows)
 # %% [markdown]
 # ## What turns a curve?
 #
-# Each row changes one thing about the 0.04 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM are queued. Three interventions break the
+# Each row changes one thing about the 0.04 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM are queued. Two interventions break the
 # law apart: *stride 64* reads the same text in 64 times fewer windows; *unused rows* doubles the parameters with embedding rows that no token names, which changes
-# neither the function nor its training; *text of N* and *text of N/16* have as many tokens as the model parameters, and a sixteenth, and are read again and again: *fewer*
-# unique windows than parameters, where the law promises safety. The others are candidates for what happened to the earlier run. All are scored at equal steps.
+# neither the function nor its training. The others are candidates for what happened to the earlier run; *text of N* and *N/16*, of as many tokens as the model has
+# parameters and of a sixteenth, have a figure of their own below. All are scored at equal steps.
 
 # %%
 turned = report.turned(df)
@@ -306,31 +306,29 @@ plt.show()
 # %% [markdown]
 # ### The law upside down
 #
-# The law warns of more unique windows than parameters. Here the same model takes the same number of steps on texts that hold four, one and a sixteenth of a
-# unique window for each parameter; the shorter ones are read again and again.
+# The law warns of more unique windows than parameters and promises safety with fewer. Here one model takes the same steps four times: all windows new; a
+# quarter of them, from the whole text, four times over (*sampling restarts*); and all windows of two short texts, again and again: as many tokens as the model has parameters, and a
+# sixteenth. The second and the third see as many *unique windows* as the model has parameters. If windows were what a model has room for, they would fare alike.
 
 # %%
 bands = report.repeats(df)
 fig, ax = plt.subplots(figsize=(7, 4.2))
 if bands:
     plots.band_lines(bands, ax, "windows seen, a parameter")
-    plots.plain_log(ax)
-    ax.set_ylabel("perplexity")
-    ax.legend(title="unique windows a parameter", fontsize=9)
+    plots.plain_log(ax, ticks=(1, 2, 3, 5))
+    ax.set(ylabel="perplexity", ylim=(None, 1.2 * capacity.TokensConfig().vocab))
+    ax.legend(title="unique windows a parameter, from", fontsize=9)
 else:
     plots.pending(ax, "the law upside down")
 save(
     fig,
     "capacity_repeats",
-    "One causal model of 0.04 M and one training, on texts that hold more and fewer unique windows than it has parameters. Mean and 95 % band over seeds.",
+    "One causal model of 0.04 M and one training, on more and on no more unique windows than it has parameters (N), from the whole text and from short ones. Mean and 95 % band over seeds; the axis ends where a model is worse than one that says all tokens are alike.",
     "Validation perplexity against windows seen per parameter, one line for each number of unique windows.",
 )
 plt.show()
 ends = {name: (float(mean.min()), float(mean[-1])) for name, (_, mean, *_) in bands.items()}
-say(
-    "; ".join(f"{name} unique windows a parameter: lowest {low:.0f}, in the end {end:.0f}" for name, (low, end) in ends.items())
-    or "Pending."
-)
+say("; ".join(f"{name}: lowest {low:,.0f}, in the end {end:,.0f}" for name, (low, end) in ends.items()) or "Pending.")
 
 # %% [markdown]
 # ## Parameter efficiency

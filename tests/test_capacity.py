@@ -353,8 +353,8 @@ def test_texts_that_are_read_again_and_again():
     for r in rows:
         r["record"]["data"] = {"windows": arms[r["arm"]]}
     found = report.repeats(pd.DataFrame(rows))
-    assert list(found) == ["2.00", "1.00", "0.06"] and found["0.06"][0][-1] == 4.0
-    assert found["1.00"][1].min() == pytest.approx(math.exp(5)) and not report.repeats(pd.DataFrame(rows[:3]))
+    assert list(found) == ["2.00, whole text", "1.00, N tokens", "0.06, N/16 tokens"] and found["0.06, N/16 tokens"][0][-1] == 4.0
+    assert found["1.00, N tokens"][1].min() == pytest.approx(math.exp(5)) and not report.repeats(pd.DataFrame(rows[:3]))
 
 
 def test_the_earlier_setting_beside_its_twin():

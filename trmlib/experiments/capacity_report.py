@@ -43,7 +43,10 @@ CAUSES = {  # part of an arm's name → what may turn a curve
     "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
     "unused rows": "twice the parameters, same function", "text of N": "few windows, read again and again",
 }  # fmt: skip
-FEW = "steady 0.04M (text of N/16)"  # the fewest unique windows that a law over them was tested on
+FEW = ("steady 0.04M (text of N)", "steady 0.04M (text of N/16)")  # as many unique windows as parameters, or fewer
+REPEATS = {  # change of the training → the text of its windows
+    "": "whole text", " (sampling restarts)": "whole text", " (text of N)": "N tokens", " (text of N/16)": "N/16 tokens",
+}  # fmt: skip
 SECTIONS = ("WikiText-2", "as it was")  # what has cut runs at "cpu" that are no full runs: part of the arms' names
 OWN = {"0.1M": "annealed 0.1M", "WikiText-2": "TRM WikiText-2"}  # setting → the TRM that its rivals are held against
 COUNTS = {"parameters": "all parameters", "non_embedding": "outside the embeddings"}
@@ -160,16 +163,14 @@ def law_curves(df, kind, start="own"):
 
 
 def repeats(df, base=f"steady {SMALL}"):
-    """{unique windows a parameter, as text: (windows seen a parameter, perplexity mean, low, high)} of one model and training on texts of
-    three lengths, read again and again where they are short."""
+    """{unique windows a parameter and the text they are from: (windows seen a parameter, perplexity mean, low, high)} of one model and
+    training, whose windows are all new or come again and again."""
     out = {}
-    for arm in (base, f"{base} (text of N)", f"{base} (text of N/16)"):
-        if band := ppl_band(df, arm):
-            r = next(df[df.arm == arm].itertuples())
-            out[f"{r.record['data']['windows'] / r.parameters:.2f}{diverged(df, arm)}"] = (
-                band[0] * configs(r)[2].batch / r.parameters,
-                *band[1:],
-            )
+    for change, text in REPEATS.items():
+        if band := ppl_band(df, base + change):
+            r = next(df[df.arm == base + change].itertuples())
+            name = f"{r.record['data']['windows'] / r.parameters:.2f}, {text}{diverged(df, base + change)}"
+            out[name] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
     return out
 
 
@@ -300,11 +301,10 @@ def examples_table():
 
 
 def causes(df, kind="steady", size=SMALL):
-    """Rows for a forest: what one change of the training does to a model at its last step."""
+    """Rows for a forest: what one change of the training does to a model at its last step (`repeats` has the short texts)."""
     base = f"{kind} {size}"
     changed = ("sampling restarts", "optimiser forgotten", "sequential", "fp16 weights", "bf16 weights", "unused rows")
     pairs = [(f"{base} ({c})", base, c) for c in changed]
-    pairs += [(f"{base} (text of {t})", base, f"a text of {t} tokens") for t in ("N", "N/16")]
     pairs += [(f"{base} (stride 64)", f"{base} (stride 1)", "stride 64, against stride 1")]
     pairs += (
         [(base, f"{base} (decay)", "no decay, against cosine decay")]
