@@ -196,7 +196,7 @@ def capacity(store, df):
     word, _ = capacity_report.law_verdict(df, counted, "steady")
     table, fit = capacity_report.law(df, "steady")
     turned = capacity_report.turned(df)
-    few, trm, standard = (turned[turned.arm.isin(capacity_report.FEW)] if len(turned) else turned), *capacity_report.PRIMARY[0][:2]
+    few, (trm, standard, _) = turned[turned.arm.isin(capacity_report.FEW)], capacity_report.PRIMARY[0]
     mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
     compared = counted is not None and compare.effect(df, trm, standard) is not None
     leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned

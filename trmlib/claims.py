@@ -576,11 +576,8 @@ def forgetting(claim, df, store):
         return Finding("open", f"too few runs of {claim.arms[0]} finished")
     if row["reached"] <= claim.value:
         return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
-    if row["turned"] < row["seeds"]:
-        if (counted := compare.references(store, df)) is None:
-            return Finding("open", "what counting tokens reaches is not evaluated yet")
-        if claim.arms[0] in capacity.nothing_to_forget(df, counted):
-            return Finding("open", f"{claim.arms[0]} has learnt little more than token frequencies: nothing to forget")
+    if row["turned"] < row["seeds"] and (why := capacity.nothing_to_forget(df, compare.references(store, df), claim.arms)):
+        return Finding("open", why)
     verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
     return Finding(verdict, f"curves that turn, up to {row['reached']:.1f} examples a parameter", None, None, row["seeds"],
                    text=f"{row['turned']} of {row['seeds']} curves turn")  # fmt: skip

@@ -59,8 +59,8 @@ def grid(profile):
     seeds, runs = SEEDS[:2] if smoke else SEEDS, []
     small = lambda m: replace(m, heads=2) if smoke else m  # noqa: E731
 
-    def arm(name, model, tier, data=data, train=None, seeds=seeds, **changes):
-        train = replace(train or length(model, data, smoke), **changes)
+    def arm(name, model, tier, train, data=data, seeds=seeds, **changes):
+        train = replace(train, **changes)
         runs.extend(Run(Spec(NAME, small(model), data, train, s), name, profile, 1000 * tier + s) for s in seeds)
 
     def annealed(train, lr=1e-3):
@@ -108,7 +108,7 @@ def grid(profile):
                 wide_as(model, d),
                 6,
                 seeds=TUNING_SEEDS[: len(seeds)],
-                train=replace(annealed(short), lr=lr),
+                train=annealed(short, lr),
             )
     for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
         arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(brief, rate("annealed", d)))

@@ -230,10 +230,14 @@ def shifted(e, by):
     return stats.Effect(e.estimate + by, e.low + by, e.high + by, e.p, e.n, e.level)
 
 
-def nothing_to_forget(df, counted):
-    """Arms that on average are not better than single tokens' frequencies by ten times the rise that makes a turn."""
+def nothing_to_forget(df, counted, arms):
+    """Why curves of these arms that did not turn refute nothing, as text: an arm that on average is not better than single tokens'
+    frequencies (`compare.references`) by ten times the rise that makes a turn has nothing to forget. Empty where they do refute."""
+    if counted is None:
+        return "some curves did not turn, and what counting tokens reaches is not evaluated yet"
     mean = df.nll_b.groupby(df.arm).mean()
-    return list(mean.index[mean > counted["unigram"] - 10 * stats.MARGIN])
+    behind = [a for a in sorted(set(arms)) if mean[a] > counted["unigram"] - 10 * stats.MARGIN]
+    return f"{', '.join(behind)} did not turn, but had learnt little more than token frequencies: nothing to forget" if behind else ""
 
 
 def law_verdict(df, counted, kind="TRM", start="own"):
@@ -243,10 +247,8 @@ def law_verdict(df, counted, kind="TRM", start="own"):
     sizes = table.arm.nunique()
     if sizes < 2:
         return "open", f"{sizes} of the sizes complete; two are needed"
-    if table.censored.any() and counted is None:
-        return "open", "some curves did not turn, and what counting tokens reaches is not evaluated yet"
-    if behind := sorted(set(table.arm[table.censored]) & set(nothing_to_forget(df, counted) if counted else ())):
-        return "open", f"{', '.join(behind)} did not turn, but had learnt little more than token frequencies: nothing to forget"
+    if table.censored.any() and (why := nothing_to_forget(df, counted, table.arm[table.censored])):
+        return "open", why
     if table.censored.all():
         if table.reached.min() < CLAIMED["ratio"]:
             return "open", f"no curve turned, but the shortest run ends at {table.reached.min():.2f} windows a parameter"

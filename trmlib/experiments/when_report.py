@@ -303,12 +303,7 @@ TEXT = {  # experiment → its recursive arm, the same without, {passes beyond a
     "masked": ("joint", "baseline", {0: "baseline", 1: "1-pass", 2: "2-passes"}, 3),
     "shakespeare": ("mask", "parallel", {0: "parallel", 1: "T-1", 2: "T-2"}, 3),
     "autoregressive": ("TRM", "baseline", {0: "baseline", 1: "2-passes"}, 2),  # there the reading itself is the first of three
-    "capacity": (
-        "annealed 0.1M",
-        "annealed 0.1M (T 1)",
-        {1: "annealed 0.1M (T 1)"},
-        2,
-    ),  # the standard model is another: it names tokens one by one
+    "capacity": ("annealed 0.1M", "annealed 0.1M (T 1)", {1: "annealed 0.1M (T 1)"}, 2),  # the standard model names tokens one by one
 }
 ENOUGH = 10  # seeds; fewer are thin evidence
 TOY = "one synthetic language"
