@@ -88,10 +88,10 @@ def test_one_thing_at_a_time():
     assert replace(train["steady 0.04M"], decay_to=0.1) == train["steady 0.04M (decay)"]
     assert train["causal 0.1M"].steps == train["annealed 0.1M"].steps == train["standard 0.1M"].steps
     specs = {r.arm: r.spec for r in capacity.grid("cpu") if r.spec.seed == 0}
-    for kind in ("steady", "leaking"):
+    for kind, arms in (("steady", 11), ("leaking", 12)):
         base = specs[f"{kind} 0.04M"]
         changed = [c for arm, c in specs.items() if arm.startswith(f"{kind} 0.04M (")]
-        assert len(changed) == 11 and all(c.model == base.model for c in changed)
+        assert len(changed) == arms and all(c.model == base.model for c in changed)
         assert all((c.data == base.data) != (c.train == base.train) for c in changed)
     twins = [r.spec for r in capacity.grid("full") if r.arm.startswith("as it was") and r.spec.seed == 0]
     assert replace(twins[0].model, start="mask") == twins[1].model and twins[0].train == twins[1].train and twins[0].data == twins[1].data
@@ -355,6 +355,20 @@ def test_texts_that_are_read_again_and_again():
     found = report.repeats(pd.DataFrame(rows))
     assert list(found) == ["2.00, whole text", "1.00, N tokens", "0.06, N/16 tokens"] and found["0.06, N/16 tokens"][0][-1] == 4.0
     assert found["1.00, N tokens"][1].min() == pytest.approx(math.exp(5)) and not report.repeats(pd.DataFrame(rows[:3]))
+
+
+def test_a_start_that_validation_does_not_share():
+    """Every rate's own curve falls to the end, and from the last token each turns at another place."""
+    rows = [
+        row(arm, s, 1.0, np.linspace(7, 1, 40), 100, nll_last=list(curve_with_turn(at)))
+        for arm, at in zip(report.MISMATCH.values(), (29, 19, 9), strict=True)
+        for s in range(5)
+    ]
+    df = pd.DataFrame(rows)
+    last = report.by_windows(df, report.MISMATCH, "last")
+    assert list(last) == list(report.MISMATCH) and [b[0][b[1].argmin()] for b in last.values()] == pytest.approx([3, 2, 1])
+    assert all(b[1].argmin() == 39 for b in report.by_windows(df, report.MISMATCH).values())
+    assert report.law(df, "leaking", "last")[0].ratio.median() == pytest.approx(3, abs=0.2)  # the arm at 1e-4 alone
 
 
 def test_the_earlier_setting_beside_its_twin():

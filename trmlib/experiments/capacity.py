@@ -131,7 +131,8 @@ def grid(profile):
         for part, text_of in ((1, "N"), (16, "N/16")):  # as many windows as parameters, or a sixteenth, again and again
             arm(f"{name} (text of {text_of})", model, tier, data=replace(data, tokens=(800 if smoke else n) // part), train=train)
     arm(f"steady {SMALL} (decay)", plain, 2, train=replace(steady(long, d), decay_to=0.1))
-    arm(f"leaking {SMALL} (lr 1e-3)", leaking, 5, train=replace(steady(long, d), lr=1e-3))
+    for lr in ("3e-4", "1e-3"):
+        arm(f"leaking {SMALL} (lr {lr})", leaking, 5, train=replace(steady(long, d), lr=float(lr)))
 
     wide = data if smoke else TokensConfig("wikitext-2", "words", 33_280)
     words = replace(TRM, d=8 if smoke else 180, dropout=0.2)

@@ -38,7 +38,7 @@ WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together
     ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
 ]
 CAUSES = {  # part of an arm's name → what may turn a curve
-    "start mismatch": "(read off the leaking runs)", "lr 1e-3": "ten times the learning rate", "sampling restarts": "a resume that reseeds",
+    "start mismatch": "(read off the leaking runs)", "lr 3e-4": "three times the learning rate", "lr 1e-3": "ten times", "sampling restarts": "a resume that reseeds",
     "optimiser forgotten": "a resume without moments", "sequential": "windows in the text's order", "fp16 weights": "half precision",
     "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
     "unused rows": "twice the parameters, same function", "text of N": "few windows, read again and again",
@@ -47,6 +47,7 @@ FEW = ("steady 0.04M (text of N)", "steady 0.04M (text of N/16)")  # as many uni
 REPEATS = {  # change of the training → the text of its windows
     "": "whole text", " (sampling restarts)": "whole text", " (text of N)": "N tokens", " (text of N/16)": "N/16 tokens",
 }  # fmt: skip
+MISMATCH = {"1e-4": f"leaking {SMALL}", "3e-4": f"leaking {SMALL} (lr 3e-4)", "1e-3": f"leaking {SMALL} (lr 1e-3)"}  # learning rate → arm
 SECTIONS = ("WikiText-2", "as it was")  # what has cut runs at "cpu" that are no full runs: part of the arms' names
 OWN = {"0.1M": "annealed 0.1M", "WikiText-2": "TRM WikiText-2"}  # setting → the TRM that its rivals are held against
 COUNTS = {"parameters": "all parameters", "non_embedding": "outside the embeddings"}
@@ -152,26 +153,29 @@ def ppl_band(df, arm, start="own"):
     return (np.array(curves[0][0]), *(np.exp(v) for v in stats.band(np.array([nll for _, nll in curves]))))
 
 
-def law_curves(df, kind, start="own"):
-    """{size: (windows a parameter, perplexity mean, low, high)} of the sizes whose seeds are all there."""
+def by_windows(df, arms, start="own"):
+    """{name: (windows seen a parameter, perplexity mean, low, high)} of {name: arm}, the arms whose seeds are all there."""
     out = {}
-    for arm, size in ((f"{kind} {size}", size) for size in SIZES):
+    for name, arm in arms.items():
         if band := ppl_band(df, arm, start):
             r = next(df[df.arm == arm].itertuples())
-            out[size + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
+            out[name + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
     return out
+
+
+def law_curves(df, kind, start="own"):
+    """`by_windows` of the sizes of a kind of arm."""
+    return by_windows(df, {size: f"{kind} {size}" for size in SIZES}, start)
 
 
 def repeats(df, base=f"steady {SMALL}"):
-    """{unique windows a parameter and the text they are from: (windows seen a parameter, perplexity mean, low, high)} of one model and
-    training, whose windows are all new or come again and again."""
-    out = {}
+    """`by_windows` of one model and training whose windows are all new or come again and again, each named by its unique windows a
+    parameter and the text they are from."""
+    names = {}
     for change, text in REPEATS.items():
-        if band := ppl_band(df, base + change):
-            r = next(df[df.arm == base + change].itertuples())
-            name = f"{r.record['data']['windows'] / r.parameters:.2f}, {text}{diverged(df, base + change)}"
-            out[name] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
-    return out
+        for r in df[df.arm == base + change].head(1).itertuples():
+            names[f"{r.record['data']['windows'] / r.parameters:.2f}, {text}"] = base + change
+    return by_windows(df, names)
 
 
 def earlier(df):
