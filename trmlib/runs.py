@@ -212,7 +212,13 @@ class Store:
         record = parse_record(path.read_text(errors="replace"), path)
         if path.stem != key_of(record):
             raise TrmError(f"record {path} holds run {key_of(record)}; its name and content disagree")
-        return record
+        return record | self.corrections.get(path.stem, {})
+
+    @cached_property
+    def corrections(self):
+        """{key of a record: the fields that are read in place of its own}. The record stays as it was written; CORRECTIONS.md says why."""
+        path = self.root / "corrections.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def records(self, experiment="*"):
         """All records as {key: record}, every one checked."""

@@ -37,12 +37,9 @@ WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
     ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
 ]
-CAUSES = {  # part of an arm's name → what may turn a curve
-    "start mismatch": "(read off the leaking runs)", "lr 3e-4": "three times the learning rate", "lr 1e-3": "ten times", "sampling restarts": "a resume that reseeds",
-    "optimiser forgotten": "a resume without moments", "sequential": "windows in the text's order", "fp16 weights": "half precision",
-    "bf16 weights": "half precision", "stride 64": "fewer windows, same text", "stride 1": "that text, all windows",
-    "unused rows": "twice the parameters, same function", "text of N": "few windows, read again and again",
-}  # fmt: skip
+CAUSES = (  # what may turn a curve: parts of arms' names; a start mismatch is read off the leaking runs
+    "decay", "lr 3e-4", "lr 1e-3", "sampling restarts", "optimiser forgotten", "sequential", "fp16 weights", "bf16 weights", "text of N",
+)  # fmt: skip
 FEW = ("steady 0.04M (text of N)", "steady 0.04M (text of N/16)")  # as many unique windows as parameters, or fewer
 REPEATS = {  # change of the training → the text of its windows
     "": "whole text", " (sampling restarts)": "whole text", " (text of N)": "N tokens", " (text of N/16)": "N/16 tokens",
@@ -234,24 +231,25 @@ def shifted(e, by):
     return stats.Effect(e.estimate + by, e.low + by, e.high + by, e.p, e.n, e.level)
 
 
-def nothing_to_forget(df, counted, arms):
-    """Why curves of these arms that did not turn refute nothing, as text: an arm that on average is not better than single tokens'
-    frequencies (`compare.references`) by ten times the rise that makes a turn has nothing to forget. Empty where they do refute."""
+def nothing_to_forget(df, counted, arms, start="own"):
+    """Why curves of these arms say nothing of forgetting, as text: an arm that even at its lowest is on average not better than single tokens'
+    frequencies (`compare.references`), by ten times the rise that makes a turn, never knew anything. Empty where all did."""
     if counted is None:
-        return "some curves did not turn, and what counting tokens reaches is not evaluated yet"
-    mean = df.nll_b.groupby(df.arm).mean()
-    behind = [a for a in sorted(set(arms)) if mean[a] > counted["unigram"] - 10 * stats.MARGIN]
-    return f"{', '.join(behind)} did not turn, but had learnt little more than token frequencies: nothing to forget" if behind else ""
+        return "what counting tokens reaches is not evaluated yet"
+    table = turns(df)
+    lowest = np.log(table.lowest_ppl[table.start == start]).groupby(table.arm).mean()
+    behind = [a for a in sorted(set(arms)) if lowest[a] > counted["unigram"] - 10 * stats.MARGIN]
+    return f"{', '.join(behind)} never got far below what token frequencies reach: nothing to forget" if behind else ""
 
 
 def law_verdict(df, counted, kind="TRM", start="own"):
-    """(verdict, why) on "performance turns when the windows seen exceed the parameters". A model that did not turn refutes it only
-    if it had learnt something to forget."""
+    """(verdict, why) on "performance turns when the windows seen exceed the parameters". Models that never learnt anything, scored from
+    that start, say nothing of it."""
     table, fit = law(df, kind, start)
     sizes = table.arm.nunique()
     if sizes < 2:
         return "open", f"{sizes} of the sizes complete; two are needed"
-    if table.censored.any() and (why := nothing_to_forget(df, counted, table.arm[table.censored])):
+    if why := nothing_to_forget(df, counted, table.arm, start):
         return "open", why
     if table.censored.all():
         if table.reached.min() < CLAIMED["ratio"]:
@@ -283,16 +281,19 @@ def turned(df):
     return pd.DataFrame(rows, columns=["arm", "scored from", "seeds", "turned", "diverged", "at", "rise", "reached"])
 
 
-def shape(df):
+def shape(df, counted):
     """Arms that reproduce the published shape: every seed turns between 2/3 and 3/2 windows a parameter, and ends at least twice as
-    high as at its lowest (published: 544 after 224), without any that diverged."""
+    high as at its lowest (published: 544 after 224), without any that diverged, and having known more there than token frequencies."""
     t = turned(df)
-    return t[(t.turned == t.seeds) & (t.diverged == 0) & t["at"].between(2 / 3, 1.5) & (t.rise >= 2)] if len(t) else t
+    if not len(t) or counted is None:
+        return t.head(0)
+    alike = (t.turned == t.seeds) & (t.diverged == 0) & t["at"].between(2 / 3, 1.5) & (t.rise >= 2)
+    return t[[a and not nothing_to_forget(df, counted, [r["arm"]], r["scored from"]) for a, (_, r) in zip(alike, t.iterrows(), strict=True)]]
 
 
-def ppl_verdict(df):
+def ppl_verdict(df, counted):
     """(verdict, candidates tested, those that reproduce the shape) on 223.62. A shape found makes a candidate, not a proof."""
-    t, found = turned(df), shape(df)
+    t, found = turned(df), shape(df, counted)
     tested = [c for c in CAUSES if any(c in arm for arm in t.arm)] + (["start mismatch"] if (t["scored from"] != "own").any() else [])
     names = [f"{r['arm']} scored from {r['scored from']}" for r in found.to_dict("records")]
     return ("open, with a candidate" if names else "open"), tested, names
@@ -407,12 +408,12 @@ def under_way(store, profile):
     """Runs that a checkpoint in the cache belongs to: rows of arm, seed, steps done and wanted, and the curve so far. A checkpoint
     of several seeds trained together gives a row for each."""
     groups, rows = {}, []
-    runs = [r for r in grid(profile) if r.spec.experiment == "capacity"]
-    for r in runs:
-        groups[r.spec.hash] = [r]
-    for arm in {r.arm for r in runs}:
-        together = [r for r in runs if r.arm == arm]
-        groups[spec_hash([r.spec.hash for r in together])] = together
+    for p in ("cpu", "full") if profile == "full" else (profile,):  # "full" shows cut runs, too, of what is long (SECTIONS)
+        runs = [r for r in grid(p) if r.spec.experiment == "capacity"]
+        groups |= {r.spec.hash: [r] for r in runs}
+        for arm in {r.arm for r in runs}:
+            together = [r for r in runs if r.arm == arm]
+            groups[spec_hash([r.spec.hash for r in together])] = together
     for path in sorted((store.cache / "checkpoints").glob("*.safetensors")):
         members = groups.get(path.name.split(".")[0], [])
         try:
