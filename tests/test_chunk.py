@@ -280,6 +280,8 @@ def test_windows_that_do_not_fit():
             model(windows(length=length))
     with pytest.raises(TrmError, match="only start='shifted' predicts another number of slots"):
         model(windows(), slots=2)
+    with pytest.raises(TrmError, match="^a chunk of 7 does not fit: it must lie in 1 … context=6$"):
+        ChunkLM(TRM, 30, 6, 7)
 
 
 def test_the_mean_nll_is_that_of_the_logits_with_its_gradients():

@@ -374,10 +374,18 @@ def test_bench_gives_positive_numbers_for_one_seed_and_eight(document, monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     status, rows = document("bench", "baseline", "--profile", "smoke", "--seconds", "0.05")
     assert status == 0
-    assert {(r["arm"], r["seeds"]) for r in rows} == {("baseline", 1), ("baseline", 8)}
+    assert {(r["experiment"], r["arm"], r["seeds"]) for r in rows} == {("masked", "baseline", 1), ("masked", "baseline", 8)}
     for r in rows:
         assert all(r[k] > 0 for k in ("ms_per_step", "seed_steps_per_s", "share_of_peak"))
         assert r["seed_steps_per_s"] == pytest.approx(r["seeds"] * 1e3 / r["ms_per_step"])
+
+
+def test_bench_knows_arms_of_one_name_apart(monkeypatch):
+    named = ("shakespeare", "masked", "autoregressive")
+    monkeypatch.setattr(experiments, "EXPERIMENTS", named)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    rows = bench.bench("smoke", ("baseline",), seconds=0.02, seeds_at_once=(1,))
+    assert {r["experiment"] for r in rows} == set(named) and {r["arm"] for r in rows} == {"baseline"}
 
 
 def test_a_matmul_peak_is_a_rate():

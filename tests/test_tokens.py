@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,19 +75,36 @@ def test_the_corpus_is_read_once_and_not_needed_again(corpus, monkeypatch):
     assert (again.ids == first.ids).all() and again.fingerprint == first.fingerprint
 
 
-def test_the_hub_gives_the_same_ids(corpus, monkeypatch):
+def test_a_data_set_of_the_hubs_layout_gives_the_same_ids(corpus, monkeypatch):
+    """As Salesforce/wikitext has it: a folder a configuration, parquet files of rows of text, read as a stream; blank lines are empty rows."""
     import datasets
 
     local = tokens.load("tiny", "train", "words", 8)
-    rows = datasets.Dataset.from_dict({"text": [x if x.strip() else "" for x in LINES]})  # blank lines are empty rows there
-    calls = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: calls.append((a, k)) or rows.to_iterable_dataset())
+    hub = corpus.parent / "hub"
+    rows = datasets.Dataset.from_dict({"text": [x if x.strip() else "" for x in LINES]})
+    for split in ("train", "validation"):
+        rows.to_parquet(hub / "v1" / f"{split}-00000-of-00001.parquet")
+    files = "".join(f"  - split: {split}\n    path: v1/{split}-*\n" for split in ("train", "validation"))
+    (hub / "README.md").write_text(f"---\nconfigs:\n- config_name: v1\n  data_files:\n{files}---\n")
+    monkeypatch.setitem(sources.CORPORA, "tiny", replace(sources.CORPORA["tiny"], hub=(str(hub), "v1")))
     monkeypatch.delenv("TRM_DATA")
     monkeypatch.setenv("TRM_CACHE", str(corpus / "other"))
     tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
-    hub = tokens.load("tiny", "train", "words", 8)
-    assert (hub.ids == local.ids).all() and hub.fingerprint == local.fingerprint and hub.bytes == local.bytes
-    assert calls[0] == (("someone/tiny", "v1"), {"split": "train", "streaming": True})
+    found = tokens.load("tiny", "train", "words", 8)
+    assert (found.ids == local.ids).all() and found.fingerprint == local.fingerprint and found.bytes == local.bytes
+
+
+def test_a_tokeniser_that_is_not_known_is_named(corpus):
+    for call in (lambda: tokens.learn("bpe", 90, LINES), lambda: tokens.load("tiny", "train", "bpe", 90)):
+        assert error(call) == "tokeniser 'bpe' is unknown; choose one of words, lower, pieces"
+
+
+def test_a_token_file_of_another_corpus_is_refused(corpus):
+    tokens.load("tiny", "train", "words", 8)
+    header = tokens.folder() / "tiny.train.words-8.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "vocab": 9}))
+    tokens.load.cache_clear()
+    assert "is damaged (its header is that of tiny.train.words-9); delete it and" in error(tokens.load, "tiny", "train", "words", 8)
 
 
 def test_fingerprint_does_not_hang_on_the_order_of_lines():

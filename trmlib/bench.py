@@ -35,14 +35,14 @@ def bench(profile="full", patterns=(), seconds=5.0, seeds_at_once=(1, 8)):
     devices = [torch.device("cpu")] + ([torch_device("cuda")] if torch.cuda.is_available() else [])
     rows, runs = [], select(profile, patterns)
     for device in devices:
-        arms = {r.arm: r for r in reversed(runs if patterns else affordable(runs, device))}
+        arms = {(r.spec.experiment, r.arm): r for r in reversed(runs if patterns else affordable(runs, device))}
         for precision, dtype in PRECISIONS.items():
             peak = matmul_peak(device, dtype, min(seconds, 1.0))
-            for arm, run in reversed(arms.items()):
+            for (experiment, arm), run in reversed(arms.items()):
                 for s in seeds_at_once:
                     rate, flops = throughput(run.spec, device, dtype, s, seconds)
-                    rows.append({"arm": arm, "device": device.type, "precision": precision, "seeds": s, "ms_per_step": 1e3 / rate,
-                                 "seed_steps_per_s": s * rate, "share_of_peak": s * rate * flops / peak})  # fmt: skip
+                    rows.append({"experiment": experiment, "arm": arm, "device": device.type, "precision": precision, "seeds": s,
+                                 "ms_per_step": 1e3 / rate, "seed_steps_per_s": s * rate, "share_of_peak": s * rate * flops / peak})  # fmt: skip
     return rows
 
 

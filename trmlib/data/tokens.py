@@ -50,8 +50,7 @@ class TokensConfig:
     test_stride: int = 0  # tokens from the start of one fixed window to the next; 0 for `chunk`: each token is predicted once
 
     def __post_init__(self):
-        if self.tokeniser not in KINDS:
-            raise TrmError(f"tokeniser {self.tokeniser!r} is unknown; choose one of {', '.join(KINDS)}")
+        special_tokens(self.tokeniser)
         if self.order not in ORDERS:
             raise TrmError(f"order {self.order!r} is unknown; choose one of {', '.join(ORDERS)}")
         if not 1 <= self.chunk <= self.context or self.stride < 1:
@@ -87,6 +86,13 @@ class Tokens:
     fingerprint: str
 
 
+def special_tokens(kind):
+    """Those of a kind of tokeniser, or one line that says which kinds there are."""
+    if kind not in KINDS:
+        raise TrmError(f"tokeniser {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+    return KINDS[kind]
+
+
 def words(kind, line):
     return (line.lower() if kind == "lower" else line).split()
 
@@ -109,7 +115,7 @@ def byte_pair(model):
 
 def learn(kind, vocab, lines):
     """The tokeniser of a training text, the same for the same text whatever the order of its lines."""
-    special = KINDS[kind]
+    special = special_tokens(kind)
     if vocab <= len(special) + 256 * (kind == "pieces"):
         raise TrmError(f"vocabulary of {vocab} is too small for {kind}: {len(special) + 256 * (kind == 'pieces')} of it are fixed")
     found, names, model = 0, (), ""
@@ -240,6 +246,8 @@ def read(path):
     header = path.with_suffix(".json")
     try:
         d = json.loads(header.read_text())
+        if (name := f"{d['corpus']}.{d['split']}.{d['tokeniser']}-{d['vocab']}") != path.stem:
+            raise ValueError(f"its header is that of {name}")
         size, expected = path.stat().st_size, d["tokens"] * np.dtype(d["dtype"]).itemsize
         if size != expected:
             raise ValueError(f"{size:,} bytes, expected {expected:,}")

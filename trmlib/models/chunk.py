@@ -79,6 +79,8 @@ class ChunkLM(nn.Module):
 
     def __init__(self, config, vocab, context, chunk):
         super().__init__()
+        if not 1 <= chunk <= context:
+            raise TrmError(f"a chunk of {chunk} does not fit: it must lie in 1 … context={context}")
         self.config, self.context, self.chunk = config, context, chunk
         c = config
         self.embedding = nn.Embedding(vocab, c.d)
