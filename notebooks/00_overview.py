@@ -22,9 +22,15 @@
 #
 # A claim stands in `data/claims.yaml` with its source, its value and the name of a rule; the rule, a function of `trmlib/claims.py`,
 # reads the records and gives the verdict. Nobody types one. *Reproduced*: the interval excludes zero and holds the claimed value.
-# *Not reproduced*: it excludes the claim. *Artefact*: without its cause the effect is gone, with it the effect is back. Otherwise
-# *inconclusive*, and *open* as long as runs are pending. Parameter counts and the write-ups' own arithmetic need no runs. Records that
-# are smaller than the claim (a cut profile, a stand-in for its corpus or device) can show an effect, but never refute one.
+# *Not reproduced*: it excludes the claim. *Artefact*: without its cause the two arms are the same within ±2 %, with it the effect is back.
+# Otherwise *inconclusive*, and *open* as long as the runs that could decide are missing: pending, or so far only of a size, text or device that says
+# nothing of the claim. Parameter counts and the write-ups' own arithmetic need no runs. Records that fall short of the claim (a cut
+# profile, a much smaller model, a stand-in for its corpus, model or device) can show an effect, but never refute one.
+#
+# Two kinds of artefact are judged by a variant. Shakespeare's 1.01 against 55.08: without the leak no improvement of 2 % or more
+# may be left. That is less than "the same", and meant so, for a TRM that is the *worse* one without its leak unmakes the claim no
+# less than a tie does. And where a level is claimed, not a gain (a perplexity near 1 left to right, the plain model's 55.08), that
+# level must come with the cause and go with it.
 
 # %% tags=["parameters"]
 profile = "full"
@@ -73,7 +79,7 @@ save(claims.GROUPS["claims_text"], "claims_text")
 save(claims.GROUPS["claims_masked"], "claims_masked")
 save(claims.GROUPS["claims_capacity"], "claims_capacity")
 save(claims.GROUPS["claims_sudoku"], "claims_sudoku")
-write_atomically(Path(figures) / "claims.csv", claims.everything(ledger).to_csv(index=False).encode())
+write_atomically(Path(figures) / "claims.csv", claims.everything(ledger, digits=True).to_csv(index=False).encode())
 
 # %% [markdown]
 # ### Each verdict, with its reason
@@ -96,11 +102,14 @@ say("\n".join(f"- {key}: *{s['title']}*{', ' + s['address'] if s['address'] else
 # - A **record** is one training run: a small JSON file under `data/results/`, with its spec, its curve, its costs and its
 #   numbers. Every number and figure here comes from records by name. Nothing is typed.
 # - A **profile** says how large a run is: `smoke` (a generated toy language, seconds), `cpu` (real data, fewer steps), `full`
-#   (the scale of the earlier write-ups). A cut profile can show an effect; it never refutes a claim.
+#   (the scale of the earlier write-ups). A cut profile can show an effect; it never refutes a claim that there is one.
 # - **Seeds are paired.** Seed *s* sees the same data in the same order in every arm, so that an arm is compared with its rival
 #   seed by seed; intervals are 95 % *t* intervals of those differences.
 # - Words for results follow rules: *reproduced* means that the interval excludes zero and holds
-#   the claimed value; *not reproduced* that it excludes the claim; *the same* that the 90 % interval lies within ±2 %.
+#   the claimed value; *not reproduced* that it excludes the claim; *the same* that the 90 % interval lies within ±2 %. A published level
+#   (or a curve) that our runs of the rival would reach as well decides nothing: *inconclusive*.
+# - `claims.csv` beside the figures holds all this with what was measured as numbers (`value`, `low`, `high`, `unit`, `n`); `trm claims --json`
+#   prints the same.
 #
 # ## The idea, in code
 #

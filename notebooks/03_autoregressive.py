@@ -206,18 +206,20 @@ fig, axes = plt.subplots(1, 2, figsize=(7, 3.8))
 trained, more = report.trained_passes(df), report.more_passes(store, df)
 if trained:
     plots.lines({"trained with as many": trained}, axes[0], "passes", "perplexity, part B")
+    axes[0].set_xticks(trained[0])
 else:
     plots.pending(axes[0], "trained passes")
 if more:
     plots.lines({a: tuple(v[1:] for v in s) for a, s in more.items()}, axes[1], "passes at test time", "")
     plots.plain_log(axes[1])
-    axes[1].legend(fontsize=8)
+    axes[1].set_xticks(range(1, max(len(s[0]) for s in more.values())))
 else:
     plots.pending(axes[1], "passes at test time")
+counts = lambda passes: " and ".join(map(str, passes)) if len(passes) < 3 else f"{min(passes)} to {max(passes)}"  # noqa: E731
 save(
     fig,
     "autoregressive_passes",
-    "Perplexity of models trained with 1 to 8 passes (left), and of trained models after 1 to 8 passes at test time (right).",
+    f"Perplexity of models trained with {counts(trained[0]) if trained else 'other numbers of'} passes (left), and of trained models after more and fewer passes at test time (right). Bands: 95 % over seeds.",
     "Two panels of perplexity against passes: one point a trained model on the left, one line a model on the right.",
 )
 plt.show()

@@ -35,6 +35,7 @@ figures = "../figures"
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 
 from trmlib import compare, plots
 from trmlib.experiments import sudoku_report as report
@@ -110,7 +111,7 @@ plt.show()
 every = report.ablations(df, profile)
 rows = [r for r in every if r["effect"]] or every[:8]
 fig, ax = plt.subplots(figsize=(7, max(3.0, 0.8 + 0.28 * len(rows))))
-plots.forest(rows, ax, zone=compare.SAME, xlabel="puzzles solved, points against the TRM (right is better)")
+plots.forest(rows, ax, zone=compare.SAME, xlabel="puzzles solved, points against the TRM (right is better)", percent=False)
 save(
     fig,
     "sudoku_ablations",
@@ -156,7 +157,8 @@ say(words.halting(df))
 # %% [markdown]
 # ## Think longer
 #
-# The same weights, ever more supervision steps. The vertical line is the trained number; what lies right of it is thinking time. The third line
+# The same weights, ever more supervision steps. The vertical line is the trained number; what lies right of it is thinking time, but for the model
+# without deep supervision, which was trained for a single step: all after its first is. *Stopped when sure*
 # stops each puzzle of the TRM as soon as the halting head is sure, as training does, with so many steps at most. A puzzle whose states have
 # stopped moving keeps its answer, and its further steps are not computed.
 
@@ -164,6 +166,12 @@ say(words.halting(df))
 long = report.longer(store, df, ("TRM", "random starts"))
 stopped = report.longer(store, df, ("TRM",), "surely").get("TRM")
 long |= {"TRM, stopped when sure": stopped} if stopped else {}
+single, of = report.by_step(df, [report.SINGLE_STEP]).get(report.SINGLE_STEP), ""
+if long and single:
+    long["trained for one step"] = single
+    few = report.singles(store, df, "longer", next(iter(long)))[0]["puzzles"]
+    every = len(df[df.arm == report.SINGLE_STEP].record.iloc[0]["detail"]["by_puzzle"]["solved"])
+    of = f" The model trained for one step, without deep supervision, is scored on all {every} held-out puzzles, the others on the first {few}."
 fig, ax = plt.subplots()
 if long:
     plots.band_lines(long, ax, "supervision steps at test time")
@@ -175,8 +183,9 @@ else:
 save(
     fig,
     "sudoku_longer",
-    "Held-out puzzles solved against supervision steps at test time, from each model's own start; dotted: the trained number.",
-    "Accuracy over supervision steps on a logarithmic axis, a line each for fixed and random starts and for stopping when sure.",
+    "Held-out puzzles solved against supervision steps at test time, from each model's own start; dotted: the steps that TRM (from a fixed start) and random starts were trained with. When sure: each puzzle ends as soon as the halting head says that it is solved."
+    + of,
+    "Accuracy over supervision steps on a logarithmic axis, a line each for fixed and random starts, for stopping when sure and for the model trained for one step.",
 )
 plt.show()
 say(words.longer(store, df))
@@ -218,7 +227,8 @@ say(words.harder(store, df))
 
 # %%
 arms = [a for a in ("random starts", "TRM") if report.budgets(store, df, a)]
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
+rests = f" Few puzzles: {report.sample(report.budgets(store, df, arms[0]))}." if arms else ""
+fig, axes = plt.subplots(1, 2, figsize=(7, 4.6), sharey=True)
 for ax, arm in zip(axes, ("random starts", "TRM"), strict=True):
     if arm not in arms:
         plots.pending(ax, arm)
@@ -228,15 +238,17 @@ for ax, arm in zip(axes, ("random starts", "TRM"), strict=True):
     ax.lines[-1].set(linestyle=":", linewidth=3, marker="")  # the rules' line lies on the ceiling's
     plots.doubling(ax, b["starts"], fontsize=8)
     ax.set_title(f"trained with {'random' if arm == 'random starts' else 'fixed'} starts", fontsize=10)
-    ax.legend(fontsize=7) if ax is axes[0] else ax.legend().remove()
+    ax.legend().remove()
+if arms:
+    fig.legend(*axes[("random starts", "TRM").index(arms[0])].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=10)
 save(
     fig,
     "sudoku_starts",
-    "Best of k random starts after the trained number of steps, by how the answer is chosen. Left: trained with random starts. Right: a model trained from a fixed start, given random ones.",
+    f"Best of k random starts after the trained number of steps, by how the answer is chosen. Left: trained with random starts. Right: a model trained from a fixed start, given random ones.{rests} Bands: 95 % over seeds.",
     "Two panels of puzzles solved over the number of starts; lines for confidence, votes, residual and the two ceilings.",
 )
 plt.show()
-say(words.starts(store, df))
+say(words.starts(store, df) + rests)
 
 # %% [markdown]
 # ## Longer or again? One axis of compute
@@ -264,14 +276,14 @@ if arms:
     axes[1].set_xlabel("starts k")
     axes[1].set_ylabel("supervision steps")
     fig.colorbar(image, ax=axes[1], label="puzzles solved")
-    say(words.gains(store, df))
+    say(words.gains(store, df) + f"\n\n{rests.strip()}")
 else:
     for ax in axes:
         plots.pending(ax, "steps and starts")
 save(
     fig,
     "sudoku_compute",
-    "Left: puzzles solved against compute, spent on more steps (the TRM from its own fixed start, the other from a random one) or on more random starts (the halting head's favourite). Right: both at once; blank: not measured.",
+    f"Left: puzzles solved against compute, spent on more steps (the TRM from its own fixed start, the other from a random one) or on more random starts (the halting head's favourite). Right: both at once; blank: not measured.{rests}",
     "Left panel: four curves over compute, more steps and more starts of two models. Right panel: heat map over steps and starts.",
 )
 plt.show()
@@ -341,12 +353,13 @@ if rounds is not None:
     axes[0].set_yticks(range(len(rounds)), range(1, len(rounds) + 1))
     axes[0].set_xlabel("round of deductions")
     axes[0].set_ylabel("supervision step")
-    fig.colorbar(image, ax=axes[0])
+    fig.colorbar(image, ax=axes[0], label="share of cells right")
     plots.band_lines(
         {"digits changed": moves["changed"]} | {f"y moves, {k}": v for k, v in moves.items() if k != "changed"}, axes[1], "supervision step"
     )
     axes[1].set_yscale("log")
-    axes[1].legend(fontsize=8)
+    axes[1].set_ylabel("share of digits; mean square of a move")
+    axes[1].legend(fontsize=9)
 else:
     for ax, what in zip(axes, ("order of cells", "movement"), strict=True):
         plots.pending(ax, what)
@@ -432,33 +445,22 @@ for (above, below), name in zip(axes.T, ("n", "T", "N_sup"), strict=True):
     plots.points({f"d = {k}": (g.half, *zip(*g.accuracy, strict=True)) for k, g in done.groupby("d")}, above, aside)
     own = done[done.d == d].dropna(subset="y")
     plots.points({k: (own.half, *zip(*own[k], strict=True)) for k in ("y", "z", "prediction") if len(own)}, below, aside, 3)
-    for half, waiting in of[of.accuracy.isna()].groupby("half"):
-        for ax in (above, below) if d in set(waiting.d) else (above,):
-            text = f"d = {', '.join(map(str, waiting.d))} pending" if ax is above else "pending"
-            ax.text(
-                half + aside,
-                0.03,
-                text,
-                rotation=90,
-                fontsize=7,
-                color="#777777",
-                ha="left",
-                va="bottom",
-                transform=ax.get_xaxis_transform(),
-            )
     above.set_title(name, fontsize=10)
     below.set(xlabel="half width", xticks=sorted(set(of.half)), xlim=(-0.2 * of.half.max(), 1.2 * of.half.max()))
 axes[0, 0].set_ylabel("puzzles solved")
 axes[1, 0].set_ylabel("alignment")
-for ax in (axes[0, 2], axes[1, 0]):
-    ax.legend(fontsize=8) if ax.lines else None
+lines = [line for ax in axes[:, 0] for line in zip(*ax.get_legend_handles_labels(), strict=True)]
+if lines:
+    fig.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=len(lines), fontsize=10)
 save(
     fig,
     "sudoku_randomised",
-    "Training with n, T or N_sup drawn anew from a uniform of this half width: puzzles solved, a line for each width d of the model (above), and asymptotic alignment at the chapter's width (below). Bars: 95 % over seeds.",
+    "Training with n, T or N_sup drawn anew from a uniform of this half width: puzzles solved, a line for each width d of the model (above), and asymptotic alignment at the chapter's width (below). Bars: 95 % over seeds. A half width without a mark is not recorded yet.",
     "Two rows of three panels over the half width of the uniform for n, T and N_sup: accuracy above, alignment of y, z and the prediction below.",
 )
 plt.show()
+later = list(dict.fromkeys(drawn.arm[drawn.accuracy.isna()]))
+say(f"Pending: {', '.join(later)}." if later else "")
 
 # %% [markdown]
 # ## Path independence
@@ -469,28 +471,34 @@ plt.show()
 # what is judged below is the published one.
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True)
-for ax, (form, title) in zip(axes, {"other": "from another's end", "own": "from its own end"}.items(), strict=True):
+forms = {"other": "from another's end", "own": "from its own end"}
+fig, axes = plt.subplots(2, 3, figsize=(7, 5.8), sharex=True, sharey=True)
+for row, (form, title) in zip(axes, forms.items(), strict=True):
     aligned = report.alignments(store, df, form)
-    if not len(aligned):
-        plots.pending(ax, title)
-        continue
-    for i, name in enumerate(("y", "z", "prediction")):
-        ax.scatter(aligned[name], aligned.accuracy, s=14, color=plots.COLOURS[i], marker=plots.MARKERS[i], label=name)
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel("alignment")
-    for name, e in report.correlations(aligned).items():
-        say(f"- {title}, {name}: r = {e.text(digits=2)}")
-if len(aligned):
-    axes[0].set_ylabel("puzzles solved")
-    axes[0].legend(fontsize=8)
+    found, scaled = report.correlations(aligned), report.within(aligned) if len(aligned) else None
+    for ax, name in zip(row, ("y", "z", "prediction"), strict=True):
+        if name not in found:
+            plots.pending(ax, f"{name}, {title}")
+            continue
+        for i, (arm, g) in enumerate(scaled.groupby("arm", sort=False)):
+            ax.scatter(g[name], g.accuracy, s=22, color=plots.COLOURS[i % 8], marker=plots.MARKERS[i % 8], label=arm)
+        ax.set_title(f"{name}: r = {found[name].estimate:.2f}".replace("-", "−"), fontsize=10)
+        say(f"- {title}, {name}: r = {found[name].text(digits=2)}")
+    row[0].set_ylabel(title)
+fig.supxlabel("alignment, in standard deviations of its arm", fontsize=11)
+fig.supylabel("puzzles solved, likewise", fontsize=11)
+if handles := axes[0, 0].get_legend_handles_labels()[0]:
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=10)
 save(
     fig,
     "sudoku_alignment",
-    "Accuracy against asymptotic alignment of y, z and the prediction, a point a run, all arms.",
-    "Two scatter plots of accuracy over alignment, one for each form of the score.",
+    "Accuracy against asymptotic alignment, a point a run, both less the mean of the run's arm and divided by its standard deviation over seeds: r is taken of just these points, so that arms which differ in accuracy for other reasons do not make it.",
+    "Six scatter plots of accuracy over alignment within arms: of y, z and the prediction, for both forms of the score; arms by colour and marker.",
 )
 plt.show()
+if len(aligned):
+    say("Mean of each arm, from another's end. (Above 1 an alignment can lie where different puzzles are less alike than chance.)")
+    display(report.alignments(store, df).groupby("arm", sort=False)[["y", "z", "prediction", "accuracy"]].mean().round(3))
 
 # %% [markdown]
 # ## The write-up's observations, again

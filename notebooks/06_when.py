@@ -133,7 +133,7 @@ fig.supylabel("passes at test time", fontsize=11)
 save(
     fig,
     "when_maps",
-    "Accuracy by length k and passes at test time. Dashed: the most passes that the model was trained with. Staircase: one pointer a pass.",
+    "Accuracy by length k and passes at test time. Dashed: the most passes that the model was trained with. Staircase: one pointer a pass. Within reach: never asked in training for more hops than it has passes; random: with a number of passes drawn anew at each step; commits: writes a token down after each pass.",
     "Six heat maps of accuracy over hops and passes, one a model: trained with one, four and eight passes, with four on lengths within their reach, with random numbers of passes, and with committed tokens. A staircase marks k = passes, a dashed line the most passes of training.",
     "hops",
     shown,
@@ -191,11 +191,12 @@ plots.forest(
     [{"name": r.arm, "effect": r.thinking} for r in table.itertuples() if r.arm in tied],
     ax,
     xlabel="accuracy gained on longer chains (points)",
+    percent=False,
 )
 save(
     fig,
     "when_thinking",
-    "Thinking time: what the most passes tested (32, or 16) add to the most of training, on chains longer than any in training, 95 % intervals.",
+    "Thinking time: what the most passes tested (32, or 16) add to the most of training, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; × 4 supervised: four rounds of training that carry the state on.",
     "Forest plot, one row a model with its gain and interval in points of accuracy; pending models have no interval.",
     "hops",
     tied,
@@ -369,8 +370,8 @@ if report.recovered(dial, doses[0]):
 save(
     fig,
     "when_compute",
-    "Coordination recovered against compute, three ways of spending it, at four doses; dotted: the dialled nats.",
-    "One panel a dose: passes stay at zero, samples rise slowly with compute, filling reaches the dialled nats at twice the cost of one reading.",
+    "Coordination recovered against compute, three ways of spending it, at four doses; dotted: the dialled nats. Passes: both blanks refined together; samples: a mixture over random starts; filling: one blank named and written down, then the other.",
+    "One panel a dose: passes stay at zero, samples rise slowly with compute, filling reaches the dialled nats with two readings.",
     "dial",
     report.arms("dial", profile),
 )
@@ -433,14 +434,14 @@ if tasks:
     for kind, colour in (("points of accuracy", plots.COLOURS[0]), ("% of perplexity", plots.COLOURS[1])):
         ax.scatter([], [], 60, color=colour, marker="s", label=kind)
     ax.legend(loc="upper right", fontsize=10)
-    plots.table(report.answer_table(tasks), key, fontsize=11)
+    plots.table(report.answer_table(tasks), key)
 else:
     fig, ax = plt.subplots()
     plots.pending(ax, "the answer")
 if missing:
     ax.set_title("not recorded yet: " + ", ".join(missing), fontsize=10, color="#666666")
 plots.save(
-    fig, "when_answer", figures, f"Where thinking time helps: every task of the report that has records (profile {profile}), by serial steps and coordination needed (tasks that would lie on one another stand side by side). Rings: gain from trained depth; discs: from passes beyond training. Hops and Dial are one synthetic language each; † and broken rings: fewer than ten seeds or a cut profile.",
+    fig, "when_answer", figures, f"Where thinking time helps: every task of the report that has records (profile {profile}), by serial steps and coordination needed (tasks that would lie on one another stand side by side). Rings: gain from trained depth; discs: from passes beyond training. More is better on both (of perplexity, its fall); no gain and a loss are the same smallest mark, told apart in the key. Hops: following pointers; Dial: two answers that must agree. Hops and Dial are one synthetic language each; † and broken rings: fewer than ten seeds or a cut profile.",
     "Map of numbered tasks over serial steps and coordination needed, with a strip for tasks whose coordination was not measured, and below it a key: number, task, gain from trained depth and from thinking time with 95 % intervals, seeds.",
     everything, "06_when",
 )  # fmt: skip

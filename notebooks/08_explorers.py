@@ -69,9 +69,9 @@ else:
 save(
     fig,
     "explore_fill",
-    f"The likeliest words for the blanks of “{sentence}”, baseline above the TRM, pass by pass, seed 0.",
+    f"The likeliest words for the blanks of “{sentence}”, baseline above the TRM, pass by pass; of each model the run of seed 0.",
     "Two tables of likely words for two blanks: the baseline's, and the TRM's at first and after each of three passes.",
-    {"two blanks": (masked[0][masked[0].arm.isin(arms)], masked[1])},
+    {"two blanks": (masked[0][masked[0].arm.isin(arms) & (masked[0].seed == 0)], masked[1])},
 )
 plt.show()
 
@@ -84,8 +84,8 @@ explore.fill_the_blanks() if set(explore.FILLED) <= kept else missing(*explore.F
 # %% [markdown]
 # ## Watch it think
 #
-# A Sudoku, pass by pass. Black digits are given; the darker the ground, the surer the model; orange is wrong. Pick a puzzle by the
-# rounds of deductions that it needs, or paste one of 81 characters; random starts stand beside the model's own.
+# A Sudoku, pass by pass: the one whose filmstrip is in [chapter 05](05_sudoku.ipynb#Filmstrips). Black digits are given; the darker the ground, the surer the model; orange is wrong.
+# Below, pick a puzzle by the rounds of deductions that it needs, or paste one of 81 characters; random starts stand beside the model's own.
 
 # %%
 strips = sudoku_report.strips(store, puzzles, "TRM")

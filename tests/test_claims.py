@@ -81,6 +81,7 @@ GOOD = {"id": "one", "chapter": "masked", "source": ["000"], "short": "s", "stat
         ({"source": ["009"]}, "^claim one: unknown source '009'; known: "),
         ({"chapter": "poems"}, "^claim one: unknown chapter 'poems'; known: "),
         ({"shown": {"notebook": "02_masked"}}, "^claim one: `shown` needs a notebook and a heading$"),
+        ({"scope": {"size": 7}}, "^claim one: unknown scope 'size'; known: corpus, model, parameters, device$"),
     ],
 )
 def test_a_bad_ledger_is_one_line_that_names_the_claim(tmp_path, change, message):
@@ -119,7 +120,8 @@ def test_the_ledger_and_the_reports_hold_the_same_numbers():
 
 def test_every_observation_of_a_claim_is_a_row_of_the_report(store):
     known = set(sudoku_report.observations(store, frame(store, "sudoku", "full")).observation)
-    assert {c.args["row"] for c in CLAIMS if c.rule == "observation"} == known
+    assert {c.args["row"] for c in CLAIMS if "row" in c.args} == known
+    assert {c.args["of"] for c in CLAIMS if c.rule == "both_forms"} == set(claims.FORMS)
 
 
 # ---------------------------------------------------------------- pending, cut, stand-in
@@ -167,10 +169,10 @@ def test_a_cut_profile_can_refute_that_there_is_no_gain():
 
 
 def test_a_cut_refutation_and_a_stand_in_are_told():
-    better = {"TRM": {"accuracy_b": nll(0.6)}, "no deep supervision": {"accuracy_b": nll(0.2)}}
-    worse = {"TRM": {"accuracy_b": nll(0.3)}, "no deep supervision": {"accuracy_b": nll(0.6)}}
-    name = "sudoku-supervision"
-    assert verdict(name, rows("sudoku", **better)) == ("reproduced", "without it 33% of the accuracy are left")
+    better = {"milestones": {"accuracy_b": nll(0.6)}, "TRM": {"accuracy_b": nll(0.2)}}
+    worse = {"milestones": {"accuracy_b": nll(0.3)}, "TRM": {"accuracy_b": lambda s: 0.6 - 2 * JITTER[s]}}
+    name = "sudoku-milestones"
+    assert verdict(name, rows("sudoku", **better)) == ("reproduced", "against TRM: better")
     word, why = verdict(name, rows("sudoku", corpus="sudoku-hard", **better))
     assert word == "reproduced" and why.endswith("shown with sudoku-hard in place of sudoku-extreme")
     assert verdict(name, rows("sudoku", **worse))[0] == "not reproduced"
@@ -180,6 +182,40 @@ def test_a_cut_refutation_and_a_stand_in_are_told():
     assert word == "inconclusive" and why.startswith("reads “not reproduced") and "profile cpu" in why
     assert verdict("sudoku-accuracy", rows("sudoku", corpus="sudoku-hard", TRM={"accuracy_b": nll(0.87)}))[0] == "open"
     assert verdict("sudoku-accuracy", rows("sudoku", TRM={"accuracy_b": nll(0.87)}))[0] == "reproduced"
+
+
+def test_a_claim_about_another_model_is_never_refuted_by_ours():
+    def both(own, less):
+        return rows("sudoku", **{"TRM": {"accuracy_b": nll(own)}, "no deep supervision": {"accuracy_b": nll(less)}})
+
+    word, why = verdict("sudoku-supervision", both(0.6, 0.2))
+    assert (word, why) == (
+        "reproduced",
+        "without it 33% of the accuracy are left; shown with sudoku-extreme in place of ARC, TRM in place of HRM",
+    )
+    word, why = verdict("sudoku-supervision", both(0.6, 0.5))
+    assert word == "inconclusive" and why.startswith("reads “not reproduced") and "TRM in place of HRM" in why
+
+
+def test_a_model_of_less_than_half_the_size_shows_effects_and_refutes_nothing():
+    def reads(n, ablated):
+        fields = {
+            "annealed 0.1M": {"parameters": n, "nll_b": nll(4.0)},
+            "annealed 0.1M (gradient all)": {"parameters": 9e9, "nll_b": ablated},
+        }
+        f = judge(LEDGER["capacity-detached"], rows("capacity", **fields), EMPTY, "full")
+        return f.verdict, f.why, f.brief
+
+    small = "a model of 0.09 M parameters in place of 6.8 M"
+    assert reads(93_460, lambda s: 4.2 - JITTER[s]) == (
+        "reproduced",
+        f"against annealed 0.1M (gradient all): better; shown with {small}",
+        small,
+    )
+    word, why, brief = reads(93_460, lambda s: 3.8 - JITTER[s])
+    assert word == "inconclusive" and why.endswith(f"but {small} can show an effect, never that there is none")
+    assert brief == f"reads “not reproduced”; {small}"
+    assert [reads(n, lambda s: 3.8 - JITTER[s])[0] for n in (3_419_263, 3_419_264)] == ["inconclusive", "not reproduced"]
 
 
 # ---------------------------------------------------------------- rules, by hand
@@ -193,7 +229,21 @@ def test_counts_and_arithmetic():
     assert found["shakespeare-same-size"].verdict == found["sudoku-quarter"].verdict == "reproduced"
     assert found["masked-change-arithmetic"].measured == pytest.approx(-0.16103, abs=1e-5)
     refuted = {k for k, f in found.items() if f.verdict != "reproduced"}
-    assert refuted == {"masked-vocabulary", "masked-efficiency-percent", "masked-efficiency-unit", "capacity-examples", "capacity-words", "capacity-proper"}  # fmt: skip
+    assert refuted == {"masked-vocabulary", "masked-efficiency-percent", "masked-efficiency-unit", "capacity-examples", "capacity-words", "capacity-proper",
+                       "capacity-recovery", "capacity-estimates"}  # fmt: skip
+    sums = {"capacity-recovery": 782, "capacity-estimates": 50 / 35, "capacity-efficiency-wikitext2": 10 / 6.8, "capacity-fewer": -0.32, "capacity-lstm": 99.3,
+            "capacity-five-times": 5.14, "capacity-layer-passes": 18, "capacity-reuse": 9, "capacity-overcapacity": 3.4, "masked-minutes": 13.5, "sudoku-hrm": 55 / 87.4}  # fmt: skip
+    assert {k: found[k].measured for k in sums} == pytest.approx(sums)
+    f = found["capacity-worth"]
+    assert f.interval == pytest.approx((13.6, 20.4)) and (f.text, f.why) == ("13.6–20.4 M parameters", "6.8 × 2 and 6.8 × 3")
+
+
+def test_arithmetic_of_a_range_needs_both_ends_and_a_number_may_lie_anywhere_in_one():
+    c = LEDGER["capacity-worth"]
+    assert claims.arithmetic(claims.replace(c, args={"expression": ["6.8 * 2", "6.8 * 4"]})).verdict == "not reproduced"
+    c = LEDGER["capacity-efficiency-wikitext2"]
+    reads = [claims.arithmetic(claims.replace(c, args={"expression": e})).verdict for e in ("1.3", "1.8", "1.29", "1.81")]
+    assert reads == ["reproduced", "reproduced", "not reproduced", "not reproduced"]
 
 
 def test_arithmetic_takes_nothing_but_numbers():
@@ -259,14 +309,37 @@ def test_levels_lie_where_one_more_run_would():
 def test_curve_points_by_hand():
     at = LEDGER["masked-baseline-curve"].value
     through = lambda seed: np.interp(STEPS, list(at), np.log(list(at.values()))) + JITTER[seed]  # noqa: E731
-    df = rows("masked", baseline={"curve": lambda s: {"step": STEPS, "noisy_nll": through(s).tolist()}})
-    f = judge(LEDGER["masked-baseline-curve"], df, EMPTY, "full")
-    assert (f.verdict, f.text) == ("reproduced", "4 of 4 points")
-    off = rows(
-        "masked", baseline={"curve": lambda s: {"step": STEPS, "noisy_nll": (through(s) + 0.1 * (np.array(STEPS) > 12_000)).tolist()}}
-    )
-    f = judge(LEDGER["masked-baseline-curve"], off, EMPTY, "full")
-    assert (f.verdict, f.text) == ("not reproduced", "3 of 4 points")
+    late = lambda seed, by: through(seed) + by * (np.array(STEPS) > 12_000)  # noqa: E731
+    arm = lambda f: {"curve": lambda s: {"step": STEPS, "noisy_nll": f(s).tolist()}}  # noqa: E731
+
+    def judged(baseline, joint):
+        return judge(LEDGER["masked-baseline-curve"], rows("masked", baseline=arm(baseline), joint=arm(joint)), EMPTY, "full")
+
+    f = judged(through, lambda s: late(s, 0.1))
+    assert (f.verdict, f.text) == ("reproduced", "4 of 4 points") and "in the intervals of joint lie 3 of them" in f.why
+    f = judged(through, through)  # the rival would have made them as well
+    assert (f.verdict, f.text) == ("inconclusive", "4 of 4 points") and "in the intervals of joint lie 4 of them" in f.why
+    for joint in (through, lambda s: late(s, 0.1)):
+        f = judged(lambda s: late(s, 0.1), joint)
+        assert (f.verdict, f.text) == ("not reproduced", "3 of 4 points")
+    alone = rows("masked", baseline=arm(through))
+    assert verdict("masked-baseline-curve", alone) == ("open", "fewer than two runs of the rival finished")
+
+
+def test_what_a_run_is_expected_to_show():
+    def reads(claim, first, *rest):
+        arms = {
+            a: {"curve": lambda s, v=v: falling(s, v[s], v[s], v[s])}
+            for a, v in zip(("joint", "baseline"), map(np.log, (first, *rest)), strict=False)
+        }
+        f = judge(LEDGER[claim], rows("masked", **arms), EMPTY, "full")
+        return f.verdict, f.text
+
+    assert reads("masked-expected-trm", [81] * 5) == ("reproduced", "5 of 5 (80.84 to 81.16)")
+    assert reads("masked-expected-trm", [90] * 5)[0] == "not reproduced"  # none of five: 1 in 32
+    assert reads("masked-expected-trm", [90, 81, 90, 90, 90])[0] == "inconclusive"  # one of five: 6 in 32
+    assert reads("masked-expected-change", [84] * 5, [100] * 5)[0] == "reproduced"
+    assert reads("masked-expected-change", [99] * 5, [100] * 5) == ("not reproduced", "0 of 5 (1.0 % to 1.0 %)")
 
 
 def test_chance_is_what_identical_models_show(monkeypatch):
@@ -274,6 +347,16 @@ def test_chance_is_what_identical_models_show(monkeypatch):
     for shares, word in ((np.repeat([0.2, -0.2, 0.0], [10, 10, 80]), "not reproduced"), (np.repeat([0.2, 0.0], [4, 96]), "reproduced")):
         monkeypatch.setattr(masked_report, "identical_models", lambda df, arm, shares=shares: {"with_stopping": shares})
         assert verdict("masked-systematic", df)[0] == word
+
+
+def test_of_two_alike_one_seems_better_whichever_comes_first():
+    rng = np.random.default_rng(0)
+    a, b = np.exp(rng.normal(4.4, 0.15, (2, 2_000)))
+    seems = masked_report.seems_better(1 - b / a, 0.161)
+    assert (seems == masked_report.seems_better(1 - a / b, 0.161)).all() and 0 < seems.mean() < 1
+    assert (seems == (np.minimum(a, b) <= (1 - 0.161) * np.maximum(a, b))).all()
+    by_hand = np.array([0.161, 0.16, -0.161, -0.19, -0.192])  # 1 − 1/(1 − 0.161) = −0.1919: b is 19.2 % above a, a 16.1 % below b
+    assert masked_report.seems_better(by_hand, 0.161).tolist() == [True, False, False, False, True]
 
 
 def test_costs():
@@ -287,12 +370,14 @@ def test_costs():
     assert verdict("masked-time", rows("masked", **cost)) == ("open", "only a CPU in place of a GPU, which says nothing of this number")
     f = judge(LEDGER["masked-inference"], gpu, EMPTY, "full")
     assert f.verdict == "inconclusive" and f.interval == (1.5, 4.0)
+    assert f.why == "time was not measured; it lies between the two"  # a count: five seeds of ten are enough
     assert verdict("masked-inference", gpu.assign(serial_depth=2))[0] == "not reproduced"  # 1 to 1.5
     minutes = {"target": {"seconds": 60 * 40.0}, "baseline": {"seconds": 60 * 50.0}}
     assert verdict("shakespeare-minutes", rows("shakespeare", **minutes))[0] == "reproduced"  # 45, within 5 times 10
     assert verdict("shakespeare-minutes", rows("shakespeare", **minutes).assign(seconds=6000.0))[0] == "not reproduced"
     df = rows("masked", baseline={"detail": {"by_article": {"blanks": [13_000, 13_792]}}})
-    assert judge(LEDGER["masked-validation-words"], df, EMPTY, "full").measured == 214_336
+    f = judge(LEDGER["masked-validation-words"], df, EMPTY, "full")
+    assert (f.measured, f.why) == (214_336, "counted by windows of 16")
     sudoku = {"curriculum": {"train_flops": 10, "accuracy_b": nll(0.8)}, "TRM": {"train_flops": 19, "accuracy_b": 0.8}}
     assert verdict("sudoku-curriculum", rows("sudoku", **sudoku))[0] == "reproduced"
     sudoku["curriculum"]["accuracy_b"] = nll(0.7)
@@ -348,14 +433,22 @@ def test_capacity(monkeypatch):
         of = lambda p: {"parameters": p, "curve": lambda s: turning(ratio * (1 + 4 * JITTER[s]), p)}  # noqa: E731
         return rows("capacity", **{a: of(p) for a, p in sizes.items()})
 
+    for name, models in (("capacity-law", "0.04 M, 0.1 M"), ("capacity-zones", "0.1 M")):
+        f = judge(LEDGER[name], df(9.0), EMPTY, "full")
+        models = f"causal models of {models} parameters on wiki-core"
+        assert f.brief == f"{models}; of the TRM open" and f.why.endswith(
+            f"; rests on {models}; of the TRM itself open: 0 of the sizes complete; two are needed"
+        )
+        assert f.measured == 0 and f.unit == "curves"
     assert verdict("capacity-law", df(1.0))[0] == verdict("capacity-zones", df(1.0))[0] == "reproduced"
     assert verdict("capacity-law", df(9.0))[0] == verdict("capacity-zones", df(9.0))[0] == "not reproduced"
     assert judge(LEDGER["capacity-zones"], df(9.0), EMPTY, "full").text == "0 of 5 curves turn"
     assert verdict("capacity-law", df(2.5))[0] == "not reproduced"
-    counted["unigram"] = counted["bigram"] = 4.0  # the models have not learnt as much
+    counted["unigram"] = counted["bigram"] = 2.1  # the models have not learnt as much: no curve falls below 2
     assert verdict("capacity-law", df(9.0))[0] == verdict("capacity-zones", df(9.0))[0] == "open"
     monkeypatch.setattr(compare, "references", lambda *_: None)
-    standard = rows("capacity", **{"annealed 0.1M": {}, "standard 0.1M": {}})
+    of = lambda n: rows("capacity", **{"annealed 0.1M": {"parameters": n}, "standard 0.1M": {"parameters": n}})  # noqa: E731
+    standard = of(6_838_528)
     for e, bound, word in (
         (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "", "reproduced"),
         (stats.Effect(0.9, 0.8, 1.1, 0.1, 5, 0.95), "", "not reproduced"),
@@ -364,9 +457,43 @@ def test_capacity(monkeypatch):
     ):
         monkeypatch.setattr(capacity_report, "efficiency", lambda *_, e=e, bound=bound: (e, bound))
         assert verdict("capacity-efficiency", standard)[0] == word
+    monkeypatch.setattr(compare, "references", lambda *_: {"unigram": 4.1, "bigram": 3.0})  # 4.0: nobody has learnt much
+    cut = of(93_460)
+    cut.loc[cut.arm == "standard 0.1M", "nll_b"] = 3.1
+    word, why = verdict("capacity-efficiency", cut)
+    assert (
+        word == "inconclusive"
+        and "0.09 M parameters in place of 6.8 M" in why
+        and "annealed 0.1M has learnt little more than token frequencies" in why
+    )
     assert verdict("capacity-perplexity", rows("capacity", corpus="wikitext-103", **{"leaking 0.1M": {}}))[0] == "open"
     words = lambda ppl: rows("capacity", corpus="wikitext-2", **{"TRM WikiText-2": {"nll_b": nll(math.log(ppl))}})  # noqa: E731
     assert verdict("capacity-target", words(80))[0] == "reproduced" and verdict("capacity-target", words(140))[0] == "not reproduced"
+
+
+def test_few_examples_read_again_and_again_are_not_safe(monkeypatch):
+    counted = {"unigram": 20.0, "bigram": 19.0}
+    monkeypatch.setattr(compare, "references", lambda *_: counted)
+
+    def df(ratio, windows):
+        out = rows("capacity", **{"steady 0.04M (text of N/16)": {"parameters": 40_000, "curve": lambda s: turning(ratio(s), 40_000)}})
+        for record in out.record:
+            record["data"]["windows"] = windows
+        return out
+
+    f = judge(LEDGER["capacity-safe"], df(lambda s: 0.5, 2_000), EMPTY, "full")
+    assert (f.verdict, f.text, f.measured) == ("not reproduced", "5 of 5 curves turn", 5)
+    told = "curves that turn, and end 32.1 times as high, with 0.05 unique examples a parameter, each read 80 times"
+    told += "; causal models of 0.04 M parameters on wiki-core"
+    assert f.why == told  # the last five points' median is 3.47 nats above the lowest
+    assert verdict("capacity-safe", df(lambda s: 9, 2_000))[0] == "reproduced"
+    assert verdict("capacity-safe", df(lambda s: 9 if s else 0.5, 2_000))[0] == "inconclusive"
+    assert verdict("capacity-safe", df(lambda s: 0.5, 20_000)) == ("open", "its windows are 0.50 a parameter")
+    counted["unigram"] = 5.6  # the curve is lowest at 5.5: little was known
+    word, why = verdict("capacity-safe", df(lambda s: 0.5, 2_000))
+    assert word == "not reproduced" and why.startswith(f"{told}; unstable rather than forgetful (steady 0.04M (text of N/16)")
+    counted["unigram"] = 2.1
+    assert verdict("capacity-safe", df(lambda s: 9, 2_000))[0] == "open"  # nothing to forget, so nothing was kept either
 
 
 def test_a_capacity_claim_on_wikitext2_reads_the_cut_runs_and_says_so(store, monkeypatch):
@@ -393,12 +520,96 @@ def test_sudoku_observations_and_longer(monkeypatch):
         assert verdict("sudoku-longer-gain", df)[0] == word
 
 
+def test_both_forms_of_the_alignment_must_agree(monkeypatch):
+    df = rows("sudoku", **{"TRM": {}, "random starts": {}})
+    up, down, none = (stats.paired(np.array(JITTER) + v, np.zeros(5)) for v in (0.015, -0.015, 0.0))
+    cases = {("seen", up): "reproduced", ("seen", none): "inconclusive", ("seen", down): "inconclusive", ("the opposite", down): "not reproduced",
+             ("inconclusive", none): "inconclusive", ("inconclusive", up): "inconclusive", ("open", up): "open", ("seen", None): "open"}  # fmt: skip
+    monkeypatch.setattr(sudoku_report, "alignments", lambda store, df, form: pd.DataFrame({"arm": ["TRM"] * 5, "form": form}))
+    for (reading, own), word in cases.items():
+        row = pd.DataFrame({"observation": ["z is more path independent than y"], "measured": ["+0.015 and so"], "reading": [reading], "effect": [None if reading == "open" else up]})  # fmt: skip
+        monkeypatch.setattr(sudoku_report, "observations", lambda store, df, row=row: row)
+        monkeypatch.setattr(sudoku_report, "latents", lambda table, own=own: own if set(table.form) == {"own"} else None)
+        f = judge(LEDGER["sudoku-latents"], df, EMPTY, "full")
+        assert f.verdict == word
+        apart = (reading, own) in {("seen", none), ("seen", down), ("inconclusive", up)}
+        assert f.brief == ("the two forms of the score disagree" if apart else "")
+    row = pd.DataFrame(
+        {"observation": ["random starts lower path independence"], "measured": ["−0.015"], "reading": ["seen"], "effect": [down]}
+    )
+    monkeypatch.setattr(sudoku_report, "observations", lambda store, df: row)
+    for own, word in ((down, "reproduced"), (up, "inconclusive")):  # here less is what is claimed
+        monkeypatch.setattr(sudoku_report, "starts_alignment", lambda table, own=own: own)
+        assert verdict("sudoku-starts-path", df)[0] == word
+
+
+def test_a_pooled_correlation_counts_seeds_and_says_its_runs(monkeypatch):
+    e = stats.Effect(0.3, -0.1, 0.6, 0.2, 10, 0.95)
+    row = pd.DataFrame(
+        {"observation": ["path independence goes with accuracy"], "measured": ["r = +0.30"], "reading": ["inconclusive"], "effect": [e]}
+    )
+    monkeypatch.setattr(sudoku_report, "observations", lambda store, df: row)
+    monkeypatch.setattr(sudoku_report, "alignments", lambda store, df, form: pd.DataFrame({"arm": ["TRM"] * 5 + ["random starts"] * 5}))
+    monkeypatch.setattr(sudoku_report, "correlations", lambda table: {"prediction": e})
+    f = judge(LEDGER["sudoku-path"], rows("sudoku", **{"TRM": {}, "random starts": {}}), EMPTY, "full")
+    assert (f.verdict, f.n, f.why) == ("inconclusive", 5, "r = +0.30; 10 runs of 2 arms")
+
+
+def test_where_random_starts_gain_most(monkeypatch):
+    df = rows("sudoku", **{"random starts": {"spec": {"model": {"n_sup": 16}}}})
+    rng = np.random.default_rng(0)
+
+    def budgets(gains):  # {steps: gain of eight starts}: of 400 puzzles one start solves none
+        one, best = np.zeros((5, 8, 400)), lambda g: (rng.random((5, 1, 400)) < g).astype(float)
+        return {"steps": list(gains), "starts": [1, 8], "most": [8] * len(gains), "confidence": [[one, best(g)] for g in gains.values()]}
+
+    for gains, word in (
+        ({1: 0.1, 8: 0.4, 16: 0.3, 64: 0.1}, "reproduced"),
+        ({1: 0.4, 8: 0.1, 16: 0.2, 64: 0.1}, "not reproduced"),
+        ({1: 0.3, 8: 0.1, 16: 0.3, 64: 0.1}, "inconclusive"),
+        ({8: 0.1, 16: 0.2}, "open"),  # nothing to hold it against
+    ):
+        found = budgets(gains)
+        monkeypatch.setattr(sudoku_report, "budgets", lambda *_, found=found: found)
+        f = judge(LEDGER["sudoku-near"], df, EMPTY, "full")
+        assert f.verdict == word
+        if word == "not reproduced":
+            assert (
+                "after 16 steps less that after 1, trained with 16; points that 8 starts gain: 38.8 after 1" in f.why
+                and f.measured == pytest.approx(-0.2, abs=0.03)
+            )
+    monkeypatch.setattr(sudoku_report, "budgets", lambda *_: None)
+    assert verdict("sudoku-near", df)[0] == "open"
+
+
+def test_blips_and_scatter():
+    def blip(own):
+        arms = {"N_sup ± 4": own, "TRM": 0.8, "N_sup ± 8": 0.84}
+        return judge(
+            LEDGER["sudoku-blip"],
+            rows("sudoku", **{a: {"accuracy_b": lambda s, v=v, w=w: v + w * JITTER[s]} for w, (a, v) in enumerate(arms.items())}),
+            EMPTY,
+            "full",
+        )
+
+    assert blip(0.7).verdict == blip(0.9).verdict == "reproduced" and blip(0.7).measured == pytest.approx(-0.12)
+    assert blip(0.82).verdict == "not reproduced"
+    scatter = lambda by: judge(LEDGER["sudoku-variance"], rows("sudoku", TRM={"accuracy_b": lambda s: 0.8 + by * JITTER[s]}), EMPTY, "full")  # noqa: E731
+    sd = np.std(JITTER, ddof=1)
+    f = scatter(50)
+    assert f.verdict == "reproduced" and f.measured == pytest.approx(50 * sd)
+    assert f.interval == pytest.approx(
+        (50 * sd * math.sqrt(4 / 11.1433), 50 * sd * math.sqrt(4 / 0.484419)), rel=1e-4
+    )  # χ² of 4 degrees of freedom
+    assert [scatter(by).verdict for by in (2, 15)] == ["not reproduced", "inconclusive"]
+
+
 # ---------------------------------------------------------------- what is printed
 
 
 def test_numbers_as_text():
-    assert [claims.number(v, u) for v, u in ((-0.161, "%"), (0.236, "share"), (2.2, "×"), ((2, 3), "×"), (223.62, "perplexity"), (None, ""))] == [
-        "−16.1 %", "23.6 %", "2.2×", "2–3×", "223.62", "–"]  # fmt: skip
+    assert [claims.number(v, u) for v, u in ((-0.161, "%"), (0.236, "share"), (2.2, "×"), ((2, 3), "×"), (223.62, "perplexity"), (None, ""), ((0.14, 0.18), "share"))] == [
+        "−16.1 %", "23.6 %", "2.2×", "2–3×", "223.62", "–", "14.0–18.0 %"]  # fmt: skip
     assert claims.measured(Finding("open", measured=-0.004, interval=(-0.022, 0.014)), "%") == "−0.4 % [−2.2, +1.4]"
     assert LEDGER["masked-converged"].claimed == "within ±2 %" and LEDGER["masked-trm-curve"].claimed == "6 points"
 
@@ -407,10 +618,48 @@ def test_the_readme_table_is_between_its_markers_and_a_second_filling_changes_no
     found, _ = claims.judged(store)
     text = claims.fill_readme(f"before\n{claims.START}\nold\n{claims.END}\nafter\n", found)
     assert text.startswith(f"before\n{claims.START}\n") and text.endswith(f"{claims.END}\nafter\n") and "old" not in text
-    assert text.count("| **open** |") + text.count("| **not reproduced** |") == sum(c.headline for c in CLAIMS)
+    assert text.count("| **open** (runs pending) |") + text.count("| **not reproduced** (counted) |") == sum(c.headline for c in CLAIMS)
     assert claims.fill_readme(text, found) == text
     with pytest.raises(TrmError, match="^README.md needs the lines"):
         claims.fill_readme("no markers", found)
+
+
+def test_a_verdict_is_qualified_in_a_few_words():
+    def said(claim, df, profile="full"):
+        return claims.qualifier(LEDGER[claim], judge(LEDGER[claim], df, EMPTY, profile))
+
+    arms = {"joint": {"nll_b": nll(4.0)}, "shared": {"nll_b": nll(4.2)}}
+    assert said("masked-separate", rows("masked", **arms)) == INTERIM
+    assert said("masked-separate", rows("masked", profile="cpu", **arms), "cpu") == "profile cpu"
+    assert said("masked-separate", rows("masked", joint={})) == "runs pending"
+    df = rows("masked", joint={"nll_b": nll(4.4), "curve": falling}, baseline={"nll_b": 4.4, "curve": lambda s: falling(-1 - s)})
+    assert said("masked-change", df) == f"of stopping at different steps; {INTERIM}"
+    starts = {"milestones": {"accuracy_b": nll(0.3)}, "TRM": {"accuracy_b": nll(0.6)}}
+    assert said("sudoku-milestones", rows("sudoku", profile="cpu", corpus="easy-9", **starts), "cpu") == (
+        "reads “not reproduced”; profile cpu, easy-9 in place of sudoku-extreme"
+    )
+    assert said("sudoku-milestones", rows("sudoku", **starts)) == "5 seeds"
+    solved = rows("sudoku", corpus="easy-9", TRM={"accuracy_b": nll(0.87)})
+    assert said("sudoku-accuracy", solved) == "only easy-9 in place of sudoku-extreme"
+    assert claims.qualifier(LEDGER["masked-vocabulary"], claims.parameters(LEDGER["masked-vocabulary"])) == "counted"
+
+
+def test_numbers_for_a_machine():
+    effect, count = LEDGER["masked-passes"], LEDGER["capacity-worth"]
+    found = [(effect, judge(effect, rows("masked", joint={"nll_b": nll(4.1)}, **{"1-pass": {"nll_b": 4.0}}), EMPTY, "full")),
+             (count, claims.arithmetic(count)), (effect, Finding("open", "pending"))]  # fmt: skip
+    table = claims.everything(found, digits=True)
+    assert list(table.n) == [5, 0, 0] and list(table.unit) == ["%", "M parameters", ""] and table.measured[1] == "13.6–20.4 M parameters"
+    assert table.value[0] == pytest.approx(math.expm1(0.1)) and table.low[0] < table.value[0] < table.high[0]
+    assert (
+        np.isnan(table.value[1])
+        and (table.low[1], table.high[1]) == pytest.approx((13.6, 20.4))
+        and table[["value", "low", "high"]].loc[2].isna().all()
+    )
+    assert all(table[c].dtype.kind in "fi" for c in ("value", "low", "high", "n"))
+    assert "seeds" in claims.everything(found) and "value" not in claims.everything(found)
+    m = claims.documents(found)[0]["measured"]
+    assert (m["value"], m["low"], m["high"]) == tuple(table.loc[0, ["value", "low", "high"]])
 
 
 def test_the_committed_readme_has_the_markers():

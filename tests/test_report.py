@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from trmlib import compare, export, plots, stats
+from trmlib import compare, export, figures, plots, stats
 from trmlib.experiments import masked_report as report
 
 STEPS = list(range(250, 20_001, 250))
@@ -148,5 +148,41 @@ def test_pending_effects_leave_the_forest_drawable():
     plots.forest([{"name": "a", "effect": None}, {"name": "b", "effect": stats.Effect(-0.1, -0.2, 0.0, 0.05, 5, 0.95)}], ax, zone=0.02)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and any(t.get_text() == "pending" for t in ax.texts)
     low, high = ax.get_xlim()
-    assert low < -20 and high > 5
+    assert low < -20 and high > 5 and not plots.empty(fig)
+    fig.canvas.draw()
+    assert [t.get_text() for t in ax.get_xticklabels()][1:-1] == ["−20 %", "−10 %", "0 %", "10 %", "20 %"]  # the outermost lie outside
+    plt.close(fig)
+
+
+def test_a_figure_in_which_all_is_pending_says_so(tmp_path):
+    rows = [{"name": "a", "effect": None}]
+    for draw in (lambda ax: plots.forest(rows, ax), lambda ax: plots.tuning({}, ax), lambda ax: plots.pending(ax, "lines")):
+        fig, axes = plt.subplots(1, 2)
+        for ax in axes:
+            draw(ax)
+        plots.save(
+            fig, "one", tmp_path, "Effects (grey: ±2 %) over 5 seeds (cut training, profile cpu, 5 seeds, CPU, fp32)", "", "", "05_sudoku"
+        )
+        about = json.loads((tmp_path / "one.json").read_text())
+        assert about["caption"] == "Effects (grey: ±2 %) over 5 seeds (no records yet)" and figures.waiting(about)
+        plots.lines({"a": ([1], [2])}, axes[1])  # one panel is enough
+        plots.save(fig, "one", tmp_path, "Effects (5 seeds)", "", "", "05_sudoku")
+        assert not figures.waiting(json.loads((tmp_path / "one.json").read_text()))
+        plt.close(fig)
+
+
+def test_a_wide_table_is_broken_between_words_and_stays_readable():
+    df = pd.DataFrame(
+        {"claim": ["a long claim that goes on and on until it no longer fits"] * 2, "change": ["−0.4 % [−2.2, +1.4]", "–"], "n": ["5", "5"]}
+    )
+    broken = plots.wrapped(df, 40)
+    assert "\n" in broken.claim[0] and broken.claim[0].replace("\n", " ") == df.claim[0] and broken.n.tolist() == ["5", "5"]
+    assert "[−2.2,\u00a0+1.4]" in broken.change[0]  # never within an interval
+    width = [max(len(line) for v in broken[name] for line in v.split("\n")) for name in broken]
+    assert sum(width) + 2 * len(width) <= 40 and plots.lines_of(broken) == [1, broken.claim[0].count("\n") + 1] + [
+        broken.claim[1].count("\n") + 1
+    ]
+    assert plots.wrapped(df, 200).replace("\u00a0", " ", regex=True).equals(df)
+    fig, ax = plots.table_figure(df)
+    assert ax.tables[0][1, 0].get_fontsize() == 10
     plt.close(fig)

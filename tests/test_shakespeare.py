@@ -208,6 +208,7 @@ def test_two_tables_explain_the_number_only_where_it_lies():
         and found["best"] == pytest.approx(55.08)
         and found["one"] == pytest.approx(math.exp(1.8))
     )
+    assert found["first"] and found["last"] == pytest.approx(math.e * 55.08)  # its best evaluation is its first, and it ends higher
     half = 2.776445 * np.std(5 * JITTER, ddof=1) * math.sqrt(1.2)
     assert found["high"] == pytest.approx(55.08 * math.exp(half), rel=1e-5)
     assert (

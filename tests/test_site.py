@@ -283,4 +283,4 @@ def test_detectable_effects_come_from_the_records():
     first = table.iloc[0]
     assert first.comparison == "joint vs baseline" and first.seeds >= 5 and re.fullmatch(r"\d+\.\d%", first.detectable)
     assert "hops" not in found and len(found["sudoku"][1]) == 10
-    assert about.startswith("profile full")
+    assert about.startswith("full training, profile full")

@@ -318,6 +318,7 @@ def test_rows_are_compared_on_the_starts_that_both_have(monkeypatch):
     assert [e.estimate for e in found.values()] == pytest.approx([1 - 10 / 16, 0, (6 / 8 - 10 / 16) - 0])
     k, mean, low, high = report.best_of(b, 8)["confidence"]
     assert k.tolist() == [1, 2, 4, 8] and mean == pytest.approx([10 / 16, 6 / 8, 1, 1]) and (low <= mean).all() and (mean <= high).all()
+    assert report.sample(b) == "5 seeds × 2 puzzles"
     assert report.best_of(b, 8)["residual"][1] == pytest.approx([10 / 16, 5 / 8, 3 / 4, 1 / 2])
     ways = report.ways(b, 8, 1000.0)
     assert [p[1] for p in ways["more steps"]] == [8e3, 16e3, 32e3] and [p[2] for p in ways["more steps"]] == pytest.approx(
@@ -449,13 +450,22 @@ def test_speed_in_words(tmp_path):
     assert clock.tolist() == [1, 2] and mean == pytest.approx([0.5, 0.62])
 
 
+def test_an_interval_of_shares_ends_at_zero_and_one():
+    mean, low, high = report.shares(np.array([[0.0, 0.9, 0.5], [0.1, 1.0, 0.5]]))
+    assert mean == pytest.approx([0.05, 0.95, 0.5]) and low[0] == 0 and high[1] == 1 and low[2] == high[2] == 0.5
+
+
 def test_correlation_is_taken_within_configurations():
     x = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     table = pd.DataFrame([
         {"arm": arm, "seed": s, "y": x[s], "z": -x[s], "prediction": x[s] + shift, "accuracy": x[s] + (0.01 if s % 2 else -0.01) - 5 * shift}
         for arm, shift in (("a", 0.0), ("b", 1.0)) for s in range(5)
     ])  # fmt: skip
-    found = report.correlations(table)
+    found, drawn = report.correlations(table), report.within(table)
+    assert drawn.groupby("arm").y.mean().tolist() == pytest.approx([0, 0]) and drawn.groupby(
+        "arm"
+    ).accuracy.std().tolist() == pytest.approx([1, 1])
+    assert found["y"].estimate == pytest.approx(drawn.y.corr(drawn.accuracy))  # of just the points that the figure shows
     centred = np.array([0.01 if s % 2 else -0.01 for s in range(5)])
     r = np.corrcoef(x, x + centred)[0, 1]
     assert found["prediction"].estimate == pytest.approx(r) == -found["z"].estimate  # between the arms it would be negative

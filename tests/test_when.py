@@ -212,7 +212,10 @@ def test_advice_on_words_that_must_agree(monkeypatch):
     masked = pd.DataFrame([record(a, s, {}, experiment="masked") | {"nll_b": 4.0} for a, s in found])
     empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
     table = report.advice(None, {"hops": empty, "dial": empty, "masked": masked}).iloc[-5:-2]
-    assert table.expect.tolist() == [f"{v} [{v}, {v}] nats of a pair" for v in ("0.40", "0.00", "0.00")]
+    assert table.expect.tolist() == [
+        f"{v} [{v}, {v}] nats of a pair{by}" for v, by in (("0.40", ""), ("0.00", ""), ("0.00", " by filling one by one"))
+    ]
+    assert table["spend on"].tolist() == ["filling one by one", "samples (4)", "nothing to recover"]
     assert table.cost.tolist() == ["× 1.9", "× 1.0", "× 1.9"] and table.evidence.tolist() == ["2 seeds; thin: few seeds"] * 3
 
 
@@ -279,9 +282,9 @@ def test_advice_points_at_headings_that_exist():
 
 def test_a_caption_counts_only_the_arms_that_are_drawn():
     df = hops_frame()
-    assert compare.label(df, "full") == "profile full, 1–2 seeds, cpu fp32"
-    assert compare.label(df, "full", ["8 passes", "TRM"]) == "profile full, 2 seeds, cpu fp32"  # TRM is not complete
-    assert compare.label(df, "full", ["TRM"]) == "profile full, no records yet"
+    assert compare.label(df, "full") == "full training, profile full, 1–2 seeds, CPU, fp32"
+    assert compare.label(df, "full", ["8 passes", "TRM"]) == "full training, profile full, 2 seeds, CPU, fp32"  # TRM is not complete
+    assert compare.label(df, "full", ["TRM"]) == "full training, profile full, no records yet"
 
 
 def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip():

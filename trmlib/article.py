@@ -154,7 +154,7 @@ def shakespeare(store, df, profile):
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
         other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"),
-        two_tables=tables and f"{tables['best']:.1f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
+        two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", at_once=bool(tables) and tables["first"], one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip
 
@@ -162,7 +162,8 @@ def shakespeare(store, df, profile):
 def masked(df, profile):
     claimed, (word, e), same = masked_report.CLAIMED, masked_report.verdict(df), masked_report.identical_models(df)
     alike = {
-        k: None if v is None else float(np.mean(np.abs(v) >= -claimed["change"])) for k, v in (same or dict.fromkeys(STOPPING)).items()
+        k: None if v is None else float(np.mean(masked_report.seems_better(v, -claimed["change"])))
+        for k, v in (same or dict.fromkeys(STOPPING)).items()
     }
     first = compare.primary(df, masked_report.PRIMARY)
     partner = first[first.rival == "random-partner"].iloc[0]
@@ -180,7 +181,8 @@ def masked(df, profile):
         stopping=same is not None and alike["with_stopping"] > max(alike["equal_steps_best"], alike["equal_steps_last"]),
         steady=same is not None and alike["equal_steps_best"] < alike["equal_steps_last"],
         random_partner=change(df, "random-partner", "joint"), needs_no_partner=bool(partner["effect"] and partner["same"]),
-        one_pass=change(df, "joint", "1-pass"), plain_depth=said(plain), buys=plain is not None and plain.high < 0,
+        one_pass=change(df, "joint", "1-pass"), single_pass=change(df, "1-pass", "baseline"), passes_hurt=(more := compare.effect(df, "joint", "1-pass")) is not None and more.low > 0,
+        plain_depth=said(plain), buys=plain is not None and plain.high < 0,
         compute=f"{cost('inference_flops'):.1f}" if both else PENDING, training=f"{cost('train_flops'):.1f}" if both else PENDING,
         plain_serial=depth.get("4-blocks"), serial=depth.get("joint"),
     )  # fmt: skip
@@ -199,7 +201,8 @@ def capacity(store, df):
     few, (trm, standard, _) = turned[turned.arm.isin(capacity_report.FEW)], capacity_report.PRIMARY[0]
     mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
     compared = counted is not None and compare.effect(df, trm, standard) is not None
-    leaking = turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == "last")] if len(turned) else turned
+    leaking = {s: turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == s)] if len(turned) else turned for s in ("own", "last")}
+    unknown = counted and all(capacity_report.nothing_to_forget(df, counted, [a], "last") for a in leaking["last"].arm)
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
         largest=f"{table.parameters.max():,}" if len(table) else PENDING,
@@ -208,7 +211,9 @@ def capacity(store, df):
         few=int(few.seeds.sum()), few_turned=int(few.turned.sum()),
         compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
-        leaking=int(leaking.seeds.sum()) if len(leaking) else 0, leaking_turned=int(leaking.turned.sum()) if len(leaking) else 0,
+        leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
+        corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,
+        size=f"{df[df.arm == trm].parameters.iloc[0]:,} parameters" if compared else PENDING,
     )  # fmt: skip
 
 
@@ -237,7 +242,7 @@ def sudoku(store, df, profile):
         longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=gain and compare.change(gain, sudoku_report.METRIC),
         still=gain is not None and max(abs(gain.low), abs(gain.high)) < 0.0005,
         harder=hard and hard[-1] and compare.change(hard[-1], sudoku_report.METRIC), harder_gains=bool(hard and hard[-1]) and hard[-1].low > 0,
-        most_starts=b and b["starts"][-1], trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, cut=profile != "full",
+        most_starts=b and b["starts"][-1], puzzles=b and b["puzzles"], corpus=df.record.iloc[0]["data"]["name"] if len(df) else PENDING, trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, cut=profile != "full",
     )  # fmt: skip
 
 
@@ -274,12 +279,14 @@ def hops(df, profile):
         )  # fmt: skip
 
     able = [arm(name) for name in table if table[name]["thinking"] is not None]
+    losing = sorted((e.estimate, name) for name, r in table.items() if (e := r["thinking"]) is not None and e.high < 0)
     grown = when_report.growth(df, "8 passes") if len(df) else None
     loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(
         arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
         longest=max(lang.trained) if lang else 0, able=len(able),
-        gaining=[a.name for a in able if a.gains], asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
+        gaining=[a.name for a in able if a.gains], losing=len(losing), worst=HOPS[losing[0][1]] if losing else PENDING,
+        worst_loss=points(table[losing[0][1]]["thinking"]) if losing else PENDING, asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
 

@@ -1,9 +1,14 @@
 """The ledger: claim → rule → verdict. `data/claims.yaml` holds what the earlier write-ups claim; a rule below turns records into a verdict.
 
 *Reproduced*: the interval excludes 0 and holds the claimed value. *Not reproduced*: it excludes the claim. *Artefact*: removing the cause
-gives equivalence, restoring it restores the effect. Else *inconclusive*; *open* while runs are pending. Counts and the write-ups' own
-arithmetic need no runs. Where a chapter's report has the rule, it is called, not repeated. A cut profile, or a stand-in for the corpus
-or device of the claim, can show an effect or an artefact's cause and never refutes; it says nothing of a level.
+gives equivalence, restoring it restores the effect. Else *inconclusive*; *open* while the runs that could decide are missing: pending, or so
+far only of a size, text or device that says nothing of the claim. Counts and the write-ups' own arithmetic need no runs. Where a chapter's
+report has the rule, it is called, not repeated. A cut profile, or a stand-in for the corpus, model, size or device of the claim, can show an
+effect or an artefact's cause and never refutes; it says nothing of a level.
+
+Two variants of *artefact*. Of Shakespeare (`shakespeare_gain`, `skill`) the removal of the cause need not give equivalence: no improvement of
+2 % or more may be left, for a TRM that is worse without its leak unmakes the claim no less than a tie does. Where a level is claimed and not a gain
+(a perplexity near 1, left to right; the plain model's 55.08), that level must come with the cause and go with it.
 """
 
 import math
@@ -16,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from scipy.stats import chi2
 
 from trmlib import compare, stats
 from trmlib.errors import TrmError
@@ -32,6 +38,7 @@ from trmlib.tables import shown
 LEDGER = REPOSITORY / "data" / "claims.yaml"
 VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open")
 REPORTS = {"shakespeare": shakespeare, "masked": masked, "autoregressive": autoregressive, "capacity": capacity, "sudoku": sudoku}
+SCOPE = ("corpus", "model", "parameters", "device")  # in which records may fall short of a claim
 RULES = {}  # name → rule(claim, df, store) → Finding, or of a computed one rule(claim) → Finding
 
 
@@ -51,7 +58,7 @@ class Claim:
     tolerance: float | None = None  # of the value, in its unit, unless the rule says otherwise
     arms: tuple = ()  # runs that the rule reads, the claimed one first
     args: dict = field(default_factory=dict)  # of the rule
-    scope: dict = field(default_factory=dict)  # corpus and kind of device that the claim is about
+    scope: dict = field(default_factory=dict)  # of SCOPE: what the claim is about
     headline: bool = False  # in the README
 
     @property
@@ -73,6 +80,7 @@ class Finding:
     measured: float | None = None
     interval: tuple | None = None  # (low, high)
     n: int = 0  # seeds
+    brief: str = ""  # `why` in a few words: cause, limits of the records, how far they go
     text: str = ""  # `measured` and `interval` as text; made from them where it is empty
     profile: str = ""  # of the records; empty where none are needed
     unit: str | None = None  # of `measured`; None: the claim's
@@ -83,12 +91,17 @@ def number(value, unit):
     if value is None:
         return "–"
     if isinstance(value, (tuple, list)):
-        return f"{number(value[0], '')}–{number(value[1], unit)}"
+        first = number(value[0], unit).split()[0] if unit in ("%", "share", "points") else number(value[0], "")
+        return f"{first}–{number(value[1], unit)}"
     text = {
         "%": f"{100 * value:+.1f} %", "share": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points",
         "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
     }.get(unit, f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}".strip())  # fmt: skip
     return text.replace("-", "−")
+
+
+def joined(*parts):
+    return "; ".join(filter(None, parts))
 
 
 def measured(finding, unit):
@@ -129,6 +142,8 @@ def parsed(entry, sources):
         raise wrong(f"unknown field {sorted(unknown)[0]!r}; known: {', '.join(Claim.__dataclass_fields__)}")
     if entry["chapter"] not in REPORTS:
         raise wrong(f"unknown chapter {entry['chapter']!r}; known: {', '.join(REPORTS)}")
+    if unknown := entry.get("scope", {}).keys() - SCOPE:
+        raise wrong(f"unknown scope {sorted(unknown)[0]!r}; known: {', '.join(SCOPE)}")
     if unknown := [s for s in entry["source"] if s not in sources]:
         raise wrong(f"unknown source {unknown[0]!r}; known: {', '.join(sources)}")
     if entry["rule"] not in RULES:
@@ -149,12 +164,13 @@ def known_arms(experiment):
     return frozenset(r.arm for r in module(experiment).grid("full"))
 
 
-def rule(f=None, *, computed=False, level=False, null=False):
+def rule(f=None, *, computed=False, level=False, null=False, count=False):
     """Enters a function into RULES. `computed`: it needs no records; `level`: it judges a level, of which a cut profile says nothing;
-    `null`: it is about a claim that there is *no* effect, which a cut profile can refute and never show."""
+    `null`: it is about a claim that there is *no* effect, which a cut profile can refute and never show; `count`: it reads off the records
+    what is the same for every seed, so that more of them change nothing."""
     if f is None:
-        return lambda f: rule(f, computed=computed, level=level, null=null)
-    f.computed, f.level, f.null = computed, level, null
+        return lambda f: rule(f, computed=computed, level=level, null=null, count=count)
+    f.computed, f.level, f.null, f.count = computed, level, null, count
     RULES[f.__name__] = f
     return f
 
@@ -168,7 +184,7 @@ def judge(claim, df, store, profile):
     if f.computed:
         return f(claim)
     if waiting := pending(df, claim.arms):
-        return Finding("open", f"pending: {waiting}")
+        return Finding("open", f"pending: {waiting}", brief="runs pending")
     if f.level and (few := [a for a in claim.arms if len(of(df, a)) < 2]):
         return Finding("open", f"fewer than two runs of {few[0]} finished", profile=profile)
     if len(claim.arms) > 1 and set(claim.arms) <= set(compare.unlearnt(df, compare.references(store, df))):
@@ -176,7 +192,9 @@ def judge(claim, df, store, profile):
     finding = f(claim, df, store)
     if finding.verdict not in VERDICTS:
         raise TrmError(f"claim {claim.id}: rule {claim.rule} says {finding.verdict!r}; expected one of {', '.join(VERDICTS)}")
-    return interim(limited(replace(finding, profile=profile), claim, df, f), claim, df, profile)
+    brief = finding.brief or (finding.why if finding.verdict == "artefact" else "")
+    finding = limited(replace(finding, profile=profile, brief=brief), claim, df, f)
+    return finding if f.count else interim(finding, claim, df, profile)
 
 
 def pending(df, arms):
@@ -195,7 +213,8 @@ def interim(finding, claim, df, profile):
     )
     if finding.verdict == "open" or few[0] >= few[1]:
         return finding
-    return replace(finding, why="; ".join(filter(None, (finding.why, f"interim, {few[0]} of {few[1]} seeds"))))
+    said = f"interim, {few[0]} of {few[1]} seeds"
+    return replace(finding, why=joined(finding.why, said), brief=joined(finding.brief, said))
 
 
 def limits(claim, df, profile):
@@ -206,23 +225,36 @@ def limits(claim, df, profile):
     corpora, kinds = sorted({r["data"]["name"] for r in of.record}), sorted(set(of.device))
     if claim.scope.get("corpus") not in (None, *corpora):
         found.append(f"{' and '.join(corpora)} in place of {claim.scope['corpus']}")
+    if claim.scope.get("model") not in (None, *claim.arms):
+        found.append(f"{claim.arms[0]} in place of {claim.scope['model']}")
+    own, size = df[df.arm.isin(claim.arms[:1])].parameters.max(), claim.scope.get("parameters", 0)
+    if own < size / 2:
+        found.append(f"a model of {millions(own)} parameters in place of {millions(size)}")
     if "device" in claim.scope and kinds == ["cpu"]:
         found.append("a CPU in place of a GPU")
     return ", ".join(found)
+
+
+def millions(n):
+    return f"{n / 1e6:.{1 if n < 1e6 else 2}g} M"
 
 
 def limited(finding, claim, df, rule):
     """A finding on cut or stand-in records: it can show an effect, or a cause that makes and unmakes one; it never shows that there is
     none, and says nothing of a level."""
     of = limits(claim, df, finding.profile)
-    if not of or finding.verdict in ("open", "inconclusive"):
-        return replace(finding, why="; ".join(filter(None, (finding.why, of)))) if of else finding
+    if not of:
+        return finding
+    told = replace(finding, why=joined(finding.why, of), brief=joined(finding.brief, of))
+    if finding.verdict in ("open", "inconclusive"):
+        return told
     if rule.level:
-        return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number")
+        return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number", brief=f"only {of}")
     if finding.verdict in (("not reproduced",) if rule.null else ("reproduced", "artefact")):
-        return replace(finding, why="; ".join(filter(None, (finding.why, f"shown with {of}"))))
+        return replace(told, why=joined(finding.why, f"shown with {of}"))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
-    return replace(finding, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect, never that there is none")
+    return replace(told, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect, never that there is none",
+                   brief=f"reads “{finding.verdict}”; {told.brief}")  # fmt: skip
 
 
 def judged(store, profile="full", patterns=()):
@@ -271,20 +303,36 @@ def counted(experiment, arm, characters=None):
 
 @rule(computed=True)
 def arithmetic(claim):
-    """The write-up's numbers put together; args: `expression` of numbers, `at_most` if the value is a bound."""
-    text = claim.args["expression"]
+    """The write-up's numbers put together; args: `expression` of numbers (of a range: two, one for each end), `at_most` if the value is a
+    bound, `what` the expression stands for."""
+    texts = claim.args["expression"] if isinstance(claim.args["expression"], list) else [claim.args["expression"]]
+    value, *more = (calculated(claim, text) for text in texts)
+    why = claim.args.get("what", " and ".join(texts).replace("*", "×"))
+    if more:
+        ends = (value, *more)
+        close = all(close_to(v, said, claim.tolerance) for v, said in zip(ends, claim.value, strict=True))
+        return Finding("reproduced" if close else "not reproduced", why, interval=ends, text=number(ends, claim.unit))
+    if claim.args.get("at_most"):
+        return Finding("reproduced" if value <= claim.value else "not reproduced", why, value)
+    return within(value, claim, why)
+
+
+def calculated(claim, text):
     if not re.fullmatch(r"(\d+(\.\d+)?(e\d+)?|[-+*/() ])+", text):
         raise TrmError(f"claim {claim.id}: {text!r} is no sum of numbers")
-    value = float(eval(text, {"__builtins__": {}}))
-    if claim.args.get("at_most"):
-        return Finding("reproduced" if value <= claim.value else "not reproduced", "at most that", value)
-    return within(value, claim, text.replace("*", "×"))
+    return float(eval(text, {"__builtins__": {}}))
 
 
 def within(value, claim, why):
-    """Computed values: reproduced within the tolerance. The last digit of a tolerance is given away to rounding."""
-    close = abs(value - claim.value) <= (claim.tolerance or 0) * (1 + 1e-9)
+    """Computed values: reproduced within the tolerance of the value, or of the range."""
+    low, high = claim.value if isinstance(claim.value, (tuple, list)) else (claim.value, claim.value)
+    close = close_to(value, min(max(value, low), high), claim.tolerance)
     return Finding("reproduced" if close else "not reproduced", why, value)
+
+
+def close_to(value, claimed, tolerance):
+    """The last digit of a tolerance is given away to rounding."""
+    return abs(value - claimed) <= (tolerance or 0) * (1 + 1e-9)
 
 
 @rule(computed=True)
@@ -436,7 +484,7 @@ def spread(claim, df, store):
 def no_chance(claim, df, store):
     """Share of pairs of identical models that differ by the claimed change by the earlier rule; args: `change`."""
     found = masked.identical_models(df, claim.arms[0])
-    share = float(np.mean(np.abs(found["with_stopping"]) >= claim.args["change"]))
+    share = float(np.mean(masked.seems_better(found["with_stopping"], claim.args["change"])))
     why = f"identical models differ as much in {share:.0%} of the pairs"
     return Finding("reproduced" if share < claim.tolerance else "not reproduced", why, share, n=len(of(df, claim.arms[0])))
 
@@ -478,16 +526,44 @@ def signed(e, sign):
 
 @rule(level=True)
 def curve_points(claim, df, store):
-    """Does each published point lie where one more run's noisy evaluation would at that step? The intervals hold together (Bonferroni)."""
-    rows, inside = [r["curve"] for r in of(df, claim.arms[0]).record], []
-    for step, ppl in claim.value.items():
-        if step not in rows[0]["step"]:
-            return Finding("open", f"no run reaches step {step:,}")
-        at = [c["noisy_nll"][c["step"].index(step)] for c in rows]
-        _, low, high = shakespeare.interval_for_one(at, 1 - 0.05 / len(claim.value))
+    """Does each published point lie where one more run's noisy evaluation would at that step? The intervals hold together (Bonferroni).
+    Where all lie in those of the other arm (args: `rival`), too, the points tell nothing: either model may have made them."""
+    found = {arm: points_inside(claim.value, of(df, arm)) for arm in (claim.arms[0], claim.args["rival"])}
+    if late := [why for inside, why in found.values() if inside is None]:
+        return Finding("open", late[0])
+    (inside, _), (other, _) = found.values()
+    verdict = "not reproduced" if not all(inside) else "inconclusive" if all(other) else "reproduced"
+    why = joined("points that lie where one more run would", f"in the intervals of {claim.args['rival']} lie {sum(other)} of them")
+    n, text = len(of(df, claim.arms[0])), f"{sum(inside)} of {len(inside)} points"
+    return Finding(verdict, why, float(sum(inside)), n=n, text=text, unit="")
+
+
+def points_inside(points, runs):
+    """(of each {step: perplexity}, whether it lies where one more of these runs would; "") or (None, what is missing)."""
+    if len(runs) < 2:
+        return None, "fewer than two runs of the rival finished"
+    curves, inside = [r["curve"] for r in runs.record], []
+    for step, ppl in points.items():
+        if any(step not in c["step"] for c in curves):
+            return None, f"no run reaches step {step:,}"
+        at = [c["noisy_nll"][c["step"].index(step)] for c in curves]
+        _, low, high = shakespeare.interval_for_one(at, 1 - 0.05 / len(points))
         inside.append(low <= math.log(ppl) <= high)
-    text = f"{sum(inside)} of {len(inside)} points"
-    return Finding("reproduced" if all(inside) else "not reproduced", "points that lie where one more run would", float(sum(inside)), n=len(rows), text=text, unit="")  # fmt: skip
+    return inside, ""
+
+
+@rule(level=True)
+def expected(claim, df, store):
+    """A range that a run (of two arms: a pair of runs, by how much the first is better) is expected to fall into by the earlier rule: do more
+    than half? An exact test of the count, one-sided at 5 %; args: `column` of `masked_report.earlier_rule`."""
+    rows = masked.earlier_rule(df, claim.arms).pivot(index="seed", columns="arm", values=claim.args["column"])
+    first, *rest = (rows[a] for a in claim.arms)
+    values = (1 - first / rest[0] if rest else first).dropna()
+    n, k = len(values), int(values.between(*claim.value).sum())
+    chance = lambda k: sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n  # noqa: E731, of k or more, were it half of them
+    verdict = "reproduced" if chance(k) < 0.05 else "not reproduced" if chance(n - k) < 0.05 else "inconclusive"
+    text = f"{k} of {n} ({number(values.min(), claim.unit)} to {number(values.max(), claim.unit)})"
+    return Finding(verdict, "how many fall there", float(values.mean()), n=n, text=text)
 
 
 @rule(level=True)
@@ -501,7 +577,7 @@ def time_ratio(claim, df, store):
     return from_effect(e, "reproduced" if near else "not reproduced", "a step, on equal terms")
 
 
-@rule
+@rule(count=True)
 def inference_ratio(claim, df, store):
     """Time of a prediction lies between the ratio of counted operations and that of blocks in series."""
     a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
@@ -513,7 +589,7 @@ def inference_ratio(claim, df, store):
     )
 
 
-@rule(level=True)
+@rule(level=True, count=True)
 def validation_words(claim, df, store):
     """Words of the validation text: the fixed windows cover each of them once, but for what is left over at an article's end."""
     r = of(df, claim.arms[0]).record.iloc[0]
@@ -557,36 +633,82 @@ def no_gain(claim, df, store):
 
 @rule
 def law(claim, df, store):
-    kind = claim.arms[0].split()[0]
-    word, why = capacity.law_verdict(df, compare.references(store, df), kind)
+    """Read off causal models, which learn; what they are, and how the TRM itself reads, is said."""
+    kind, counted = claim.arms[0].split()[0], compare.references(store, df)
+    word, why = capacity.law_verdict(df, counted, kind)
     table, fit = capacity.law(df, kind)
     if fit:
         e = fit[1]
         found = {"measured": 10**e.estimate, "interval": (10**e.low, 10**e.high)}
     else:
-        found = {"text": f"{int((~table.censored).sum())} of {len(table)} curves turn"}
-    return Finding(word, why, n=compare.enough(df), **found)
+        turned = int((~table.censored).sum())
+        found = {"measured": float(turned), "text": f"{turned} of {len(table)} curves turn", "unit": "curves"}
+    rests, brief = rests_on(df, counted, table.arm)
+    return Finding(word, joined(why, rests), n=compare.enough(df), brief=brief, **found)
 
 
 @rule
 def forgetting(claim, df, store):
-    """Do curves turn once the bound is passed? Read off the first arm."""
-    row = next((r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own"), None)
+    """Do curves turn once the bound is passed? Read off the first arm; as to the TRM, see `law`."""
+    row, counted = turning(df, claim), compare.references(store, df)
     if row is None:
         return Finding("open", f"too few runs of {claim.arms[0]} finished")
     if row["reached"] <= claim.value:
         return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
-    if row["turned"] < row["seeds"] and (why := capacity.nothing_to_forget(df, compare.references(store, df), claim.arms)):
-        return Finding("open", why)
+    rests, brief = rests_on(df, counted, claim.arms)
+    if why := capacity.nothing_to_forget(df, counted, claim.arms):
+        return Finding("open", joined(why, rests))
+    return all_turn(row, joined(f"curves that turn, up to {row['reached']:.1f} examples a parameter", rests), brief)
+
+
+@rule
+def safe(claim, df, store):
+    """Is learning from fewer unique examples than the bound (in parameters) stable? Read off the first arm, which reads its few windows again
+    and again. That every curve turns refutes it, whatever the model knew: where that was little, it is no forgetting, but not stable either."""
+    row = turning(df, claim)
+    if row is None:
+        return Finding("open", f"too few runs of {claim.arms[0]} finished")
+    r = df[df.arm == claim.arms[0]].iloc[0]
+    unique = r.record["data"]["windows"] / r.parameters
+    if unique >= claim.value:
+        return Finding("open", f"its windows are {unique:.2f} a parameter")
+    unknown = capacity.nothing_to_forget(df, compare.references(store, df), claim.arms)
+    if unknown and row["turned"] < row["seeds"]:
+        return Finding("open", unknown)
+    why = f"curves that turn, and end {row['rise']:,.1f} times as high, with {unique:.2f} unique examples a parameter, each read {row['reached'] / unique:.0f} times"
+    why = joined(why, sizes(df, claim.arms), unknown and f"unstable rather than forgetful ({unknown})")
+    found, said = all_turn(row, why, sizes(df, claim.arms)), ("reproduced", "not reproduced")
+    return replace(found, verdict=dict(zip(said, said[::-1], strict=True)).get(found.verdict, found.verdict))
+
+
+def turning(df, claim):
+    """The row of `capacity_report.turned` of a claim's first arm, or None."""
+    return next((r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own"), None)
+
+
+def all_turn(row, why, brief):
     verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
-    return Finding(verdict, f"curves that turn, up to {row['reached']:.1f} examples a parameter", None, None, row["seeds"],
-                   text=f"{row['turned']} of {row['seeds']} curves turn")  # fmt: skip
+    text = f"{row['turned']} of {row['seeds']} curves turn"
+    return Finding(verdict, why, float(row["turned"]), None, row["seeds"], brief, text, unit="curves")
+
+
+def sizes(df, arms):
+    """What models these arms are and what they read, as text."""
+    of = df[df.arm.isin(arms)]
+    parts = ", ".join(millions(n) for n in sorted(set(of.parameters)))
+    return f"causal models of {parts} parameters on {', '.join(sorted({r['data']['name'] for r in of.record}))}"
+
+
+def rests_on(df, counted, arms):
+    """What a verdict on the capacity law rests on and how the TRM reads, as text; the same in brief."""
+    models, (word, why) = sizes(df, arms), capacity.law_verdict(df, counted, "TRM")
+    return f"rests on {models}; of the TRM itself {word}: {why}", f"{models}; of the TRM {word}"
 
 
 @rule(level=True)
 def turned_at(claim, df, store):
     """A run without a record: causes that give its shape are candidates, never a proof."""
-    word, tested, names = capacity.ppl_verdict(df)
+    word, tested, names = capacity.ppl_verdict(df, compare.references(store, df))
     return Finding("open", f"candidates: {', '.join(names)}" if names else f"{len(tested)} causes tested, none has its shape")
 
 
@@ -595,7 +717,9 @@ def efficiency(claim, df, store):
     word, e, bound = capacity.efficiency_verdict(df)
     if e is None:
         return Finding("open", "the models that it is read off are pending")
-    why = "the answer lies beyond the models that were trained" if bound else ""
+    lost = claim.arms[0] in compare.unlearnt(df, compare.references(store, df))
+    why = joined("the answer lies beyond the models that were trained" if bound else "",
+                 f"{claim.arms[0]} has learnt little more than token frequencies" if lost else "")  # fmt: skip
     return from_effect(e, word, why, text=f"{capacity.times(e, bound)} times")
 
 
@@ -626,6 +750,69 @@ def observation(claim, df, store):
 
 def observations(store, df):
     return sudoku.observations(store, df).set_index("observation")
+
+
+FORMS = {  # what a claim on the alignment rests on: table of `sudoku_report.alignments` → Effect; the side on which it is seen
+    "latents": (lambda table: sudoku.latents(table), 1),
+    "starts": (lambda table: sudoku.starts_alignment(table), -1),
+    "accuracy": (lambda table: sudoku.correlations(table).get("prediction"), 1),
+}
+
+
+@rule
+def both_forms(claim, df, store):
+    """An observation that rests on the alignment, in both of its forms: started from another puzzle's end, as published, which is the
+    report's row (args: `row`), and from its own, as 004 has it (args: `of`, a key of FORMS). Where they disagree neither decides."""
+    first, table = observation(claim, df, store), sudoku.alignments(store, df, "own")
+    effect, sign = FORMS[claim.args["of"]]
+    own = effect(table)
+    if own is None or first.interval is None:
+        return Finding("open", "its evaluation is pending")
+    second, runs, arms = signed(own, sign), len(table), table.arm.nunique()
+    apart = "" if first.verdict == second else f"from another's end it reads “{first.verdict}”, from its own “{second}”"
+    pooled = f"{runs} runs of {arms} arms" if first.n > compare.enough(df) else ""
+    return replace(first, verdict="inconclusive" if apart else second, why=joined(first.why, pooled, apart), n=min(first.n, compare.enough(df)),
+                   brief="the two forms of the score disagree" if apart else "")  # fmt: skip
+
+
+@rule
+def largest_near(claim, df, store):
+    """What random starts (args: `starts`) gain over one of them is largest near the trained number of steps: within a factor of two. The best of
+    these against every other number measured; the intervals hold together (Bonferroni)."""
+    arm, k = claim.arms[0], claim.args["starts"]
+    b, trained = sudoku.budgets(store, df, arm), sudoku.trained_steps(df, arm)
+    steps = [s for s, most in zip(b["steps"], b["most"], strict=True) if most >= k and k in b["starts"]] if b else []
+    gain = {s: sudoku.solves(b, s, k, among=k) - sudoku.solves(b, s, 1, among=k) for s in steps}
+    around = [s for s in steps if trained / 2 <= s <= 2 * trained]
+    near, others = max(around, key=lambda s: gain[s].mean(), default=None), [s for s in steps if s not in around]
+    if near is None or not others:
+        return Finding("open", f"the evaluation `budget` of {k} starts, near the trained steps and away from them, is pending")
+    less = {s: stats.crossed(gain[near], gain[s], level=1 - 0.05 / len(others)) for s in others}
+    rival = min(less, key=lambda s: less[s].estimate)
+    low, high = (min(getattr(e, side) for e in less.values()) for side in ("low", "high"))
+    said = ", ".join(f"{100 * g.mean():.1f} after {s}" for s, g in gain.items())
+    why = f"gain after {near} steps less that after {rival}, trained with {trained}; points that {k} starts gain: {said}"
+    return from_effect(less[rival], "reproduced" if low > 0 else "not reproduced" if high < 0 else "inconclusive", why, unit="points")
+
+
+@rule
+def blip(claim, df, store):
+    """The first arm is out of line with the mean of the others, on either side; args: `metric`."""
+    of = [compare.scores(df, a, claim.args["metric"]) for a in claim.arms]
+    seeds = sorted(set.intersection(*(set(s.index) for s in of)))
+    own, *rest = (s.loc[seeds].to_numpy() for s in of)
+    e, same = stats.paired(own, np.mean(rest, 0)), stats.equivalent(own, np.mean(rest, 0), compare.SAME)[1]
+    return from_effect(e, "not reproduced" if same else "reproduced" if e.excludes(0) else "inconclusive", unit="points")
+
+
+@rule(level=True)
+def varies(claim, df, store):
+    """Runs that differ in nothing but their seed vary by more than the tolerance: their standard deviation, with its χ² interval; args: `metric`."""
+    v = of(df, claim.arms[0])[claim.args["metric"]].to_numpy(float)
+    sd, free = float(v.std(ddof=1)), len(v) - 1
+    low, high = (sd * math.sqrt(free / chi2.ppf(p, free)) for p in (0.975, 0.025))
+    verdict = "reproduced" if low > claim.tolerance else "not reproduced" if high < claim.tolerance else "inconclusive"
+    return Finding(verdict, "standard deviation over seeds", sd, (low, high), len(v), unit="share")
 
 
 @rule(level=True)
@@ -669,7 +856,7 @@ def documents(rows):
     return [
         {"id": c.id, "chapter": c.chapter, "source": [{"key": s, **sources[s]} for s in c.source], "statement": c.statement,
          "claimed": {"value": c.value, "unit": c.unit, "tolerance": c.tolerance, "text": c.claimed},
-         "measured": {"value": f.measured, "unit": c.unit if f.unit is None else f.unit, "text": measured(f, c.unit)},
+         "measured": {**numbers(f), "unit": c.unit if f.unit is None else f.unit, "text": measured(f, c.unit)},
          "interval": f.interval and list(f.interval), "n": f.n, "profile": f.profile or None, "verdict": f.verdict, "why": f.why,
          "rule": c.rule, "runs": list(c.arms), "shown": c.shown}
         for c, f in rows
@@ -690,13 +877,21 @@ def table(rows):
     )  # fmt: skip
 
 
-def everything(rows):
-    """[(claim, finding)] as a frame of strings with all that the ledger says, for a CSV."""
-    return pd.DataFrame(
+def numbers(f):
+    """What was measured, for a machine; None where there is no such number."""
+    low, high = f.interval or (None, None)
+    return {k: None if v is None else float(v) for k, v in (("value", f.measured), ("low", low), ("high", high))}
+
+
+def everything(rows, digits=False):
+    """[(claim, finding)] as a frame of strings with all that the ledger says; `digits`: and with what was measured as numbers, for a CSV."""
+    table = pd.DataFrame(
         [{"id": c.id, "source": " ".join(c.source), "statement": c.statement, "claimed": c.claimed, "measured": measured(f, c.unit),
           "seeds": f.n, "profile": f.profile or "–", "verdict": f.verdict, "why": f.why, "shown in": f"{c.shown['notebook']}, {c.shown['heading']}"}
          for c, f in rows]
     )  # fmt: skip
+    more = [numbers(f) | {"unit": c.unit if f.unit is None else f.unit} for c, f in rows]
+    return pd.concat([table.rename(columns={"seeds": "n"}), pd.DataFrame(more)], axis=1) if digits else table
 
 
 def linked(rows):
@@ -718,6 +913,16 @@ def tally(rows):
     return "; ".join(f"{what}: " + ", ".join(f"{v.count(x)} {x}" for x in VERDICTS if x in v) for what, v in parts.items() if v)
 
 
+def qualifier(claim, finding):
+    """What a verdict must not be read without, in a few words: the artefact's cause, the limits of its records, that they are interim or
+    pending; else how many seeds it rests on, or that it was counted."""
+    if finding.brief:
+        return finding.brief
+    if finding.verdict == "open":
+        return finding.why.split(";")[0]
+    return "counted" if RULES[claim.rule].computed else f"{finding.n} seeds"
+
+
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
 
@@ -729,9 +934,8 @@ def fill_readme(text, rows):
     lines = []
     for c, f in rows:
         if c.headline:
-            cause = f" ({f.why})" if f.verdict == "artefact" else ""
             where = link(f"{c.shown['notebook'][:2]}, {c.shown['heading']}", c, "notebooks/")
-            lines.append(f"| {c.short} | **{f.verdict}**{cause} | {where} |")
+            lines.append(f"| {c.short} | **{f.verdict}** ({qualifier(c, f)}) | {where} |")
     head = ["| claim | verdict | where |", "| --- | --- | --- |"]
     total = f"All {len(rows)} claims of the ledger (`trm claims`): {tally(rows)}."
     return before + "\n".join([START, "", *head, *lines, "", total, "", END]) + rest.split(END)[1]

@@ -256,9 +256,10 @@ def leak_matrices(store, df):
 
 def label(df, profile, arms=None):
     """What every figure says of its records: profile, seeds, device; of the complete ones among `arms`, where only these are drawn."""
+    kind = {"full": "full training", "cpu": "cut training", "smoke": "toy training"}[profile] + f", profile {profile}"
     df = df if arms is None else df[df.arm.isin([a for a in arms if complete(df, a)])]
     if not len(df):
-        return f"profile {profile}, no records yet"
+        return f"{kind}, no records yet"
     seeds = df.groupby("arm").seed.nunique()
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
-    return f"profile {profile}, {span} seeds, {df.device.iloc[0]} {df.precision.iloc[0]}"
+    return f"{kind}, {span} seed{'s' if seeds.max() > 1 else ''}, {df.device.iloc[0].replace('cpu', 'CPU')}, {df.precision.iloc[0]}"

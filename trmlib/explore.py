@@ -48,7 +48,7 @@ def draw_fill(found, title=""):
         rows = pd.DataFrame(cells, columns=columns)
         rows.insert(0, "", ["at first" if p == 0 else f"pass {p}" for p in range(len(passes))])
         plots.table(rows, ax)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(name, fontsize=11, weight="bold")
     fig.suptitle(title, fontsize=10)
     return fig
 
@@ -138,7 +138,7 @@ def draw_budget(panels, x=COMPUTE, columns=2):
     """Score against what it costs at test time: {title: rows of `budget.curves`}, a panel each."""
     column, unit = AXES[x]
     down = -(-len(panels) // columns)
-    fig, axes = plt.subplots(down, columns, figsize=(7 if columns > 1 else 5, 3.4 * down), squeeze=False)
+    fig, axes = plt.subplots(down, columns, figsize=(7 if columns > 1 else 5, 4.2 * down), squeeze=False)
     for ax, (title, rows) in zip(axes.flat, panels.items(), strict=False):
         ax.set_title(title, fontsize=10)
         rows = rows[rows[column] > 0]
@@ -151,7 +151,7 @@ def draw_budget(panels, x=COMPUTE, columns=2):
         if (rows.score == "perplexity").all():
             plots.plain_log(ax)
         ax.set_xlabel(x)
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     return fig
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -18,8 +17,7 @@ def say(text):
 def save_table(df, name, folder, caption, alt, records, notebook, fig=None):
     """A frame of strings as `name`.csv and, drawn as a table or in the way of `fig`, as PNG and SVG."""
     if fig is None:
-        fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * (len(df) + 1)))
-        plots.table(df, ax)
+        fig, _ = plots.table_figure(df)
     plots.save(fig, name, folder, caption, alt, records, notebook)
     write_atomically(Path(folder) / f"{name}.csv", df.to_csv(index=False).encode())
     return fig

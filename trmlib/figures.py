@@ -12,7 +12,7 @@ from pathlib import Path
 from trmlib.build import ROOT, parameters_for, reproduce
 from trmlib.errors import TrmError
 from trmlib.pairs import choose
-from trmlib.plots import COMMITTED, WIDTH
+from trmlib.plots import COMMITTED, EMPTY, WIDTH
 from trmlib.runs import write_atomically
 
 
@@ -30,8 +30,8 @@ def note(name, notes):
 
 
 def waiting(about):
-    """Is a figure drawn without any records? Its caption says so (`compare.label`)."""
-    return "no records yet" in about["caption"]
+    """Is a figure drawn without any records? Its caption says so (`compare.label`, or `plots.save` where nothing is drawn)."""
+    return EMPTY in about["caption"]
 
 
 def saved_by(source):

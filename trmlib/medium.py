@@ -87,8 +87,7 @@ def equation(latex, path, size=17):
 
 def table(df, path):
     """A frame of strings as `path`.png and .csv."""
-    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * (len(df) + 1)))
-    plots.table(df, ax)
+    fig, _ = plots.table_figure(df)
     picture(fig, path.with_suffix(".png"))
     write_atomically(path.with_suffix(".csv"), df.to_csv(index=False).encode())
 

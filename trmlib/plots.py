@@ -7,19 +7,23 @@ digest of the records shown; a rebuild from the same records changes no byte.
 
 import json
 import os
+import re
 import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from trmlib import stats
 from trmlib.runs import write_atomically
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
 WIDTH, COMMITTED = 1400, ("png", "svg")  # pixels of a PNG, and the formats that are committed
+FITS = 78  # characters of 10 points beside one another
+LATER, EMPTY = "not recorded yet", "no records yet"  # what an empty panel says, and the caption of a figure without any other
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STYLE = {
     "figure.figsize": (7, 4), "figure.dpi": 100, "savefig.dpi": 200, "figure.constrained_layout.use": True, "font.family": "DejaVu Sans",
@@ -36,8 +40,10 @@ def style():
 
 
 def save(fig, name, folder, caption, alt, records, notebook):
-    """Write `name`.png, .svg and .json into `folder`; `records` is the digest of what is shown. `trm export` asks for other formats
-    and widths through the environment; `make reproduce` never does."""
+    """Write `name`.png, .svg and .json into `folder`; `records` is the digest of what is shown. Where nothing is, the caption's last
+    parenthesis, which names profile and seeds, says so. `trm export` asks for other formats and widths through the environment;
+    `make reproduce` never does."""
+    caption = re.sub(r"(\s\([^()]*\)\.?)?$", f" ({EMPTY})", caption, count=1) if empty(fig) and EMPTY not in caption else caption
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = f"{notebook}, records {records}"
@@ -57,29 +63,39 @@ def save(fig, name, folder, caption, alt, records, notebook):
 def pending(ax, what):
     """An empty panel that says what is missing."""
     ax.set_axis_off()
-    ax.text(0.5, 0.5, f"{what}\nnot recorded yet", ha="center", va="center", transform=ax.transAxes, color="#666666")
+    ax.text(0.5, 0.5, f"{what}\n{LATER}", ha="center", va="center", transform=ax.transAxes, color="#666666")
     return ax
 
 
-def band_lines(bands, ax, x="step", label=None):
-    """Lines with interval bands: {name: (x values, mean, low, high)}."""
+def empty(fig):
+    """Does a figure hold nothing but panels that are `pending`?"""
+    said = [t.get_text().endswith(LATER) for ax in fig.axes for t in ax.texts]
+    return bool(said) and all(said) and not any(ax.has_data() or ax.tables for ax in fig.axes)
+
+
+def band_lines(bands, ax, x="step", label=None, front=()):
+    """Lines with interval bands: {name: (x values, mean, low, high)}; those in `front` over the others and stronger, the last the least, so that
+    lines which lie on one another are all seen."""
     for i, (name, (xs, mean, low, high)) in enumerate(bands.items()):
-        (line,) = ax.plot(xs, mean, label=label(name) if label else name, color=COLOURS[i % len(COLOURS)])
+        strong = {"linewidth": 2.2 * (len(front) - front.index(name)), "zorder": 3} if name in front else {}
+        (line,) = ax.plot(xs, mean, label=label(name) if label else name, color=COLOURS[i % len(COLOURS)], **strong)
         ax.fill_between(xs, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
     ax.set_xlabel(x)
     ax.legend()
     return ax
 
 
-def forest(rows, ax, zone=None, xlabel=""):
-    """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending). Filled are those that hold at a false-discovery
-    rate of 10 % over the rows."""
+def forest(rows, ax, zone=None, xlabel="", percent=True):
+    """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending), in % or in points of a share. Filled are
+    those that hold at a false-discovery rate of 10 % over the rows."""
     found = [row["effect"] for row in rows if row["effect"] is not None]
+    if not found:
+        return pending(ax, "all of these comparisons")
     q = dict(zip(map(id, found), stats.benjamini_hochberg([e.p for e in found]), strict=True))
     for y, row in enumerate(rows):
         e = row["effect"]
         if e is None:
-            ax.text(0, y, "pending", va="center", ha="center", color="#888888", fontsize=9)
+            ax.text(0.99, y, "pending", va="center", ha="right", color="#888888", fontsize=9, transform=ax.get_yaxis_transform())
             continue
         ax.plot([100 * e.low, 100 * e.high], [y, y], color=COLOURS[0], linewidth=2.4)
         ax.plot(100 * e.estimate, y, "o", color=COLOURS[0], markerfacecolor=COLOURS[0] if q[id(e)] <= 0.1 else "white")
@@ -91,7 +107,8 @@ def forest(rows, ax, zone=None, xlabel=""):
     ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(xlabel + "\nhollow: not shown at a false-discovery rate of 10 %")
-    ax.xaxis.set_major_formatter(PercentFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
+    ax.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %" if percent else ""))
     return ax
 
 
@@ -190,7 +207,7 @@ def plain_log(ax, which="y", ticks=(1, 1.2, 1.5, 2, 3, 5, 7)):
     ax.set(**{f"{which}scale": "log"})
     axis = getattr(ax, f"{which}axis")
     axis.set_major_locator(LogLocator(10, subs=ticks))
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter("{x:.10g}")
     axis.set_minor_locator(NullLocator())
     return ax
 
@@ -283,18 +300,49 @@ def cards(entries, ax, width=74, sizes=(11, 11, 9.5)):
     return total
 
 
-def table(df, ax, fontsize=9, fits=84):
-    """A frame of strings drawn as a table; smaller where its columns hold more than `fits` characters together."""
+def wrapped(df, fits=FITS):
+    """A frame of strings whose columns hold no more than about `fits` characters together: the widest are broken first, none within a word
+    or an interval."""
+    whole = lambda v: re.sub(r" (?=%)|(?<=,) (?=[^\[]*\])", "\u00a0", str(v))  # noqa: E731
+    lines = {name: [whole(v) for v in (name, *df[name])] for name in df}
+    width = {name: max(map(len, texts)) for name, texts in lines.items()}
+    least = {name: max(len(w) for text in texts for w in re.split("[ \n]", text)) for name, texts in lines.items()}
+    while sum(width.values()) + 2 * len(width) > fits and (broad := [name for name in width if width[name] > least[name]]):
+        width[max(broad, key=width.get)] -= 1
+    columns = [["\n".join(textwrap.wrap(v, width[name])) for v in texts] for name, texts in lines.items()]
+    return pd.DataFrame([list(row) for row in zip(*(c[1:] for c in columns), strict=True)], columns=[c[0] for c in columns])
+
+
+def lines_of(df):
+    """Lines of text of each row of a frame of strings, that of the column names first."""
+    return [max(str(v).count("\n") + 1 for v in row) for row in (df.columns, *df.values)]
+
+
+def table_figure(df, fontsize=10):
+    """A figure of a frame of strings, as high as it needs: (figure, axes)."""
+    df = wrapped(df)
+    fig, ax = plt.subplots(figsize=(7, 0.4 + sum(0.12 + 0.2 * n for n in lines_of(df))))
+    return fig, table(df, ax, fontsize)
+
+
+def table(df, ax, fontsize=10):
+    """A frame of strings drawn as a table over the whole width, its widest columns broken until all fit; smaller if that is not enough."""
     ax.set_axis_off()
-    letters = sum(max(len(str(v)) for v in (name, *df[name])) + 2 for name in df)
-    fontsize = min(fontsize, fontsize * fits / letters)
-    drawn = ax.table(cellText=df.values, colLabels=list(df.columns), loc="center", cellLoc="right", colLoc="right", edges="horizontal")
+    fits = round(FITS * 10 / fontsize)
+    df = wrapped(df, fits)
+    width = [max(len(line) for v in (name, *df.iloc[:, i]) for line in v.split("\n")) + 2 for i, name in enumerate(df.columns)]
+    fontsize = min(fontsize, fontsize * fits / sum(width))
+    drawn = ax.table(
+        cellText=df.values, colLabels=list(df.columns), bbox=(0, 0, 1, 1), cellLoc="right", colLoc="right", edges="horizontal",
+        colWidths=[w / sum(width) for w in width],
+    )  # fmt: skip
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(fontsize)
-    drawn.auto_set_column_width(range(df.shape[1]))
-    drawn.scale(1, 1.5)
+    high = [0.12 + 0.2 * n for n in lines_of(df)]
     for (row, col), cell in drawn.get_celld().items():
+        cell.set_height(high[row] / sum(high))
         cell.set_edgecolor("#cccccc")
+        cell.get_text().set_linespacing(1.1)
         if row == 0:
             cell.get_text().set_weight("bold")
         if col == 0:

@@ -53,6 +53,7 @@ PUBLISHED = pd.DataFrame(
         ("WikiText-2", "LSTM", "–", 99.3, "Grave et al. 2017, arXiv 1612.04426"),
         ("WikiText-2", "AWD-LSTM", "33 M", 65.8, "Merity et al. 2017, arXiv 1708.02182"),
         ("WikiText-103", "LSTM", "–", 48.7, "Grave et al. 2017, arXiv 1612.04426"),
+        ("WikiText-103", "Compressive Transformer", "–", 17.1, "Rae et al. 2020, arXiv 1911.05507"),
         ("WikiText-103", "Transformer-XL standard", "151 M", 24.0, "Dai et al. 2019, arXiv 1901.02860"),
         ("WikiText-103", "Transformer-XL large", "257 M", 18.3, "Dai et al. 2019, arXiv 1901.02860"),
     ],

@@ -97,6 +97,12 @@ def identical_models(df, arm="baseline"):
     return stats.simulate_stopping(np.array(runs), noise(df)) if len(runs) > 1 else None
 
 
+def seems_better(improvements, share):
+    """Of `improvements` 1 − b/a: does one of the two seem better than the other by at least `share`? Which of them does not matter: a lies so far
+    below b where 1 − a/b ≥ share, that is 1 − b/a ≤ 1 − 1/(1 − share), which is further from 0 than −share."""
+    return (improvements >= share) | (improvements <= 1 - 1 / (1 - share))
+
+
 # ---------------------------------------------------------------- evaluations
 
 

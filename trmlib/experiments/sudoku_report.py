@@ -20,6 +20,7 @@ CLAIMED = {
     "longer": (0.87, 0.96), "halting": 2, "halting_of": 16,
 }  # fmt: skip
 METRIC = "accuracy_b"
+SINGLE_STEP = "no deep supervision"  # the arm that is trained for a single supervision step
 FALSE_DISCOVERIES = 0.1  # among the observations
 PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, rival, what it separates)
     ("TRM", "no deep supervision", "several supervised steps or one"),
@@ -56,13 +57,13 @@ def ablations(df, profile="full"):
     deep supervision, for a single step, also after as many steps as the TRM."""
     names = dict.fromkeys(r.arm for r in grid(profile) if r.spec.experiment == "sudoku")
     rows = [{"name": a, "effect": effect(df, a, "TRM", METRIC)} for a in names if a != "TRM" and "(d=" not in a]
-    one = next((i for i, r in enumerate(rows) if r["name"] == "no deep supervision"), None)
+    one = next((i for i, r in enumerate(rows) if r["name"] == SINGLE_STEP), None)
     if one is not None:
         rows.insert(one + 1, {"name": "… after the TRM's steps", "effect": unsupervised(df)})
     return rows
 
 
-def unsupervised(df, arm="no deep supervision"):
+def unsupervised(df, arm=SINGLE_STEP):
     """Effect of an arm over the TRM, both after the TRM's trained number of steps; None before all seeds."""
     if not (complete(df, "TRM") and complete(df, arm)):
         return None
@@ -77,7 +78,7 @@ def of_step(df, arm, step):
     return {r.seed: r.record["detail"]["by_step"][METRIC][step - 1] for r in df[df.arm == arm].itertuples() if r.status == "recorded"}
 
 
-def single_step(df, arm="no deep supervision"):
+def single_step(df, arm=SINGLE_STEP):
     """(puzzles solved after the single step that an arm was trained for, after the TRM's number of steps, that number, Effect between
     them): thinking time; None before all seeds."""
     if not (complete(df, "TRM") and complete(df, arm)):
@@ -87,13 +88,18 @@ def single_step(df, arm="no deep supervision"):
     return first.mean(), last.mean(), steps, stats.paired(last, first)
 
 
+def shares(values):
+    """(mean, low, high) over seeds of shares (seeds, …): an interval of these ends at 0 and 1."""
+    return tuple(np.clip(v, 0, 1) for v in interval(values))
+
+
 def by_step(df, names, metric=METRIC):
     """{arm: (supervision steps, mean, low, high)} of a share after each step."""
     out = {}
     for arm in names:
         rows = [r["detail"]["by_step"][metric] for r in df[(df.arm == arm) & (df.status == "recorded")].record] if len(df) else []
         if len(rows) >= enough(df):
-            out[arm] = (np.arange(1, len(rows[0]) + 1), *interval(np.array(rows)))
+            out[arm] = (np.arange(1, len(rows[0]) + 1), *shares(np.array(rows)))
     return out
 
 
@@ -174,7 +180,7 @@ def minutes(df, names):
         )
         if rows and len(rows) >= enough(df):
             clock = np.mean([r["curve_seconds"] for r in rows], 0) / 60
-            out[arm] = (clock, *interval(np.array([r["curve"]["accuracy"] for r in rows])))
+            out[arm] = (clock, *shares(np.array([r["curve"]["accuracy"] for r in rows])))
     return out
 
 
@@ -182,16 +188,21 @@ def trained_steps(df, arm):
     return df[df.arm == arm].record.iloc[0]["spec"]["model"].get("n_sup", 16)
 
 
+def sample(b):
+    """Seeds and puzzles that budgets (`budgets`) rest on, in words."""
+    return f"{len(b['any'][0][0])} seeds × {b['puzzles']} puzzles"
+
+
 def best_of(b, steps):
     """{rule: (starts, mean, low, high)} at a number of supervision steps, intervals over seeds."""
     ks = [k for k in b["starts"] if k <= shared(b, steps)]
-    return {rule: (np.array(ks), *interval(np.stack([solves(b, steps, k, rule).mean(1) for k in ks], 1))) for rule in RULES}
+    return {rule: (np.array(ks), *shares(np.stack([solves(b, steps, k, rule).mean(1) for k in ks], 1))) for rule in RULES}
 
 
 def over_steps(b, rule="confidence", k=1):
     """(steps, mean, low, high) of a choice among k starts, all from the starts that were measured after every number of steps."""
     among = min(b["most"])
-    return b["steps"], *interval(np.stack([solves(b, s, k, rule, among).mean(1) for s in b["steps"]], 1))
+    return b["steps"], *shares(np.stack([solves(b, s, k, rule, among).mean(1) for s in b["steps"]], 1))
 
 
 def ways(b, steps, per_step, own=None):
@@ -247,7 +258,7 @@ def longer(store, df, names, of="right", puzzles=None):
     """{arm: (steps, mean, low, high)}: accuracy of ever more steps from the model's own start, or ("surely") if a puzzle stops as soon as
     the halting head is sure; of the first `puzzles`, or all."""
     found = {arm: thought(store, df, arm) for arm in names}
-    return {arm: (np.array(t["steps"]), *interval(t[of][..., :puzzles].mean(2))) for arm, t in found.items() if t}
+    return {arm: (np.array(t["steps"]), *shares(t[of][..., :puzzles].mean(2))) for arm, t in found.items() if t}
 
 
 def longer_gain(store, df, arm="TRM"):
@@ -292,7 +303,7 @@ def harder(store, df, arm="TRM"):
         right = np.array([unpacked(r["groups"][g]["right"], len(steps), group["puzzles"]) for r in rows], float)
         fewest, most = group["givens"]
         name = f"{fewest}–{most} givens, {group['rounds']:.0f} rounds"
-        lines[name] = (np.array(steps), *interval(right.mean(2)))
+        lines[name] = (np.array(steps), *shares(right.mean(2)))
         effects[name] = stats.crossed(right[:, -1], right[:, i])
         beyond += [right[:, [i, -1]]] if group["beyond"] else []
     both = np.concatenate(beyond, 2) if beyond else None
@@ -304,7 +315,7 @@ def noise(store, df, arm):
     rows = singles(store, df, "noise", arm)
     if not rows:
         return {}
-    return {f"σ = {s}": (np.array(rows[0]["steps"]), *interval(np.array([r[s] for r in rows]))) for s in rows[0] if s != "steps"}
+    return {f"σ = {s}": (np.array(rows[0]["steps"]), *shares(np.array([r[s] for r in rows]))) for s in rows[0] if s != "steps"}
 
 
 def noise_effects(store, df, arm="TRM"):
@@ -440,16 +451,20 @@ def alignments(store, df, form="other"):
     return table[table.groupby("arm").seed.transform("nunique") >= enough(df)] if len(table) else table
 
 
+def within(table):
+    """The frame of `alignments` with every number centred on its arm and scaled by its scatter (standard deviation over seeds)."""
+    numbers = table.drop(columns="seed").groupby("arm", sort=False).transform(lambda v: (v - v.mean()) / v.std())
+    return numbers.assign(arm=table.arm)
+
+
 def correlations(table):
-    """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration, with Fisher's interval; an arm costs a
-    degree of freedom. Both are centred on their arm and scaled by its scatter, so that every arm counts alike. Empty where too little
-    is recorded."""
+    """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration (`within`), so that every arm counts
+    alike, with Fisher's interval; an arm costs a degree of freedom. Empty where too little is recorded."""
     n, groups = len(table), table.arm.nunique() if len(table) else 0
     free = n - groups - 2
     if free < 2:
         return {}
-    centred = table.drop(columns="seed").groupby("arm").transform(lambda v: (v - v.mean()) / v.std())
-    out = {}
+    centred, out = within(table), {}
     for name in ("y", "z", "prediction"):
         r = centred[name].corr(centred.accuracy)
         if not math.isfinite(r):

@@ -516,12 +516,14 @@ def advice(store, frames, profile="full"):
     ):
         arm, ways = READ[way], language_coordination(store, masked, where)
         found = next((p for p in ways.get(way, ()) if p[0] == arm), None)
+        spend = "filling one by one" if way == "filling" else f"samples ({arm.split()[0]})"
+        none = found and all(round(low, 2) <= 0 for tried in ways.values() for *_, low, _ in tried)  # by no way, to the digits that are shown
         row(
             looks,
-            "filling one by one" if way == "filling" else f"samples ({arm.split()[0]})",
+            "nothing to recover" if none else spend,
             f"masked: {arm}",
             "language",
-            found and f"{nats(found)} nats of a pair",
+            found and f"{nats(found)} nats of a pair" + (f" by {spend}" if none else ""),
             found and f"× {found[1] / ways['passes'][0][1]:.1f}",
             masked[masked.arm == arm].seed.nunique() if found else 0,
         )
