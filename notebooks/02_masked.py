@@ -286,7 +286,7 @@ plt.show()
 if same is not None:
     s = same["with_stopping"]
     say(
-        f"Two *identical* models, compared by the earlier rule, differ by 16.1 % or more in **{np.mean(np.abs(s) >= -claimed['change']):.0%}** of the pairs "
+        f"Of two *identical* models, compared by the earlier rule, one seems 16.1 % better or more in **{np.mean(report.seems_better(s, -claimed['change'])):.0%}** of the pairs "
         f"(median absolute difference {np.median(np.abs(s)):.1%}); trained for equal steps and compared by their last noisy "
         f"evaluation, the median is {np.median(np.abs(same['equal_steps_last'])):.1%}, which is the noise of two evaluations and the seeds."
     )

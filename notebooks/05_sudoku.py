@@ -468,7 +468,7 @@ say(f"Pending: {', '.join(later)}." if later else "")
 # Solve a puzzle; solve it again from *another* puzzle's final state (as the paper that defines the score does) or from its *own* (as the write-up does); compare
 # where both end. Latents are centred, and the likeness of different puzzles subtracted. The correlation is taken within configurations, each scaled by its own scatter: arms
 # that differ in accuracy for other reasons do not make one, nor does a single arm whose seeds scatter widely. Started from its own end nearly every model scores 1, so that form can hardly tell models apart:
-# what is judged below is the published one.
+# the table below reads the published one; the ledger asks that both agree.
 
 # %%
 forms = {"other": "from another's end", "own": "from its own end"}
