@@ -226,7 +226,7 @@ panels = {
     "causal, constant rate": ("steady", "own"),
     "TRM, nothing leaks": ("TRM", "own"),
     "leaking, scored as trained": ("leaking", "own"),
-    "leaking, scored from the last token": ("leaking", "last"),
+    "leaking, from the last token": ("leaking", "last"),
     "leaking, from a constant token": ("leaking", "constant"),
     "standard, annealed": ("standard", "own"),
 }
@@ -317,7 +317,7 @@ plt.show()
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(7, 3.8), sharex=True)
-for ax, (title, start) in zip(axes, {"from the target,\nas trained": "own", "from the last token": "last", "from one constant token": "constant"}.items(), strict=True):
+for ax, (title, start) in zip(axes, {"from the target,\nas trained": "own", "from the\nlast token": "last", "from one\nconstant token": "constant"}.items(), strict=True):
     bands = report.by_windows(df, report.MISMATCH, start)
     if bands:
         plots.band_lines(bands, ax, "windows a parameter")
@@ -325,8 +325,7 @@ for ax, (title, start) in zip(axes, {"from the target,\nas trained": "own", "fro
         ax.axvline(1, color="#444444", linestyle="--", linewidth=1)
         if counted:
             ax.axhline(math.exp(counted["unigram"]), color="#444444", linestyle=":", linewidth=1)
-        if start == "own":
-            ax.legend(title="learning rate", fontsize=9)
+        ax.legend(title="learning rate", fontsize=9, title_fontsize=9, loc="center right").set_visible(start == "own")
     else:
         plots.pending(ax, title)
     ax.set_title(title, fontsize=11)
@@ -556,7 +555,7 @@ else:
 law = {title: report.law_verdict(df, counted, kind, start)[0] for title, (kind, start) in panels.items()}
 say(
     f"- The capacity law, tested up to {capacity.TIMES} windows a parameter: **{law['causal, constant rate']}** for causal models; **{law['TRM, nothing leaks']}** for the TRM without a leak; "
-    f"**{law['leaking, scored as trained']}** for leaking ones as they were trained, **{law['leaking, scored from the last token']}** validated from the last token.\n"
+    f"**{law['leaking, scored as trained']}** for leaking ones as they were trained, **{law['leaking, from the last token']}** validated from the last token.\n"
     f"- {claimed['ppl']}: **{report.ppl_verdict(df, counted)[0]}**.\n"
     f'- "2–3× parameter efficiency": **{report.efficiency_verdict(df)[0]}**.\n'
     + compare.findings(first, profile)
