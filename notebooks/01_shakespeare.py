@@ -58,7 +58,10 @@ def ready(*arms):
 
 
 failed = int((df.status == "failed").sum())
-say(f"This page shows {len(df)} runs: {about}. A run that diverged counts as log V: {failed} did.")
+say(
+    f"This page shows {len(df)} runs: {about}. A run that diverged counts as log V: {failed} did. How they are trained: {compare.setting('shakespeare', 'mask', profile)}. "
+    f"At full scale, as then: {compare.setting('shakespeare', 'mask', 'full')}."
+)
 
 # %% [markdown]
 # ## One family of models
@@ -88,7 +91,7 @@ from trmlib.experiments.shakespeare import CAUSAL, TARGET, TRM
 from trmlib.models.chunk import ChunkLM
 
 for name, config in {"target": TARGET, "mask": TRM, "baseline": CAUSAL}.items():
-    print(f"{name:10} {sum(p.numel() for p in ChunkLM(config, 65, 64, 2).parameters()):>8,} parameters at 65 characters")
+    print(f"{name:10} {sum(p.numel() for p in ChunkLM(config, 65, 64, 2).parameters()):>8,} parameters at 65 characters and 64 of context")
 
 # %% [markdown]
 # ## Is anything leaking?

@@ -53,7 +53,10 @@ def save(fig, name, caption, alt):
 
 
 failed = int((df.status == "failed").sum())
-say(f"This page shows {len(df)} runs: {about}. A run that diverged counts as log V: {failed} did.")
+say(
+    f"This page shows {len(df)} runs: {about}. A run that diverged counts as log V: {failed} did. How they are trained: {compare.setting('autoregressive', 'TRM', profile)}. "
+    "There are no bits per byte here: nobody knows the bytes of an `<UNK>`."
+)
 
 # %% [markdown]
 # ## What the earlier code reads where
@@ -113,6 +116,7 @@ show = lambda v: "–" if pd.isna(v) else f"{v:.3f}" if v < 10 else f"{v:.1f}"  
 display(pd.DataFrame({
     "setting": table.setting, **{name: table[name].map(show) for name in names}, "TRM against baseline": table.effect.map(percent),
 }))  # fmt: skip
+say(f"The settings are trained alike among themselves, and faster than the arms below where these are cut; that of context 8: {compare.setting('autoregressive', 'TRM (context 8)', profile)}.")
 ready = table.dropna(subset=names)
 low, high = (sum(all(near(r[a]) for a in pair) for _, r in ready.iterrows()) for pair, near in (
     (names[:2], lambda v: v < report.NEAR_ONE), (names[2:], lambda v: v > report.NEAR_ONE)))  # fmt: skip
@@ -150,14 +154,15 @@ text = pd.DataFrame({"arm": ["no records yet"]})
 if len(done):
     text = pd.DataFrame({
         "arm": done.arm, "seeds": done.seeds.astype(str), "perplexity": done.ppl.map(show), "vs its baseline": done.effect.map(percent),
-        "params": (done.parameters / 1e6).map("{:.2f} M".format), "PFLOP": done.train_pflop.map("{:.3g}".format), "depth": done.depth.astype(int).astype(str),
+        "params": (done.parameters / 1e6).map("{:.2f} M".format), "PFLOP": done.train_pflop.map("{:.3g}".format), "MFLOP": done.mflop.map("{:.1f}".format),
+        "depth": done.depth.astype(int).astype(str), "minutes": done.minutes.map("{:.1f}".format),
     })  # fmt: skip
 save_table(
     text[~text.arm.str.contains("(", regex=False)],
     "autoregressive_table",
     figures,
-    f"The arms on part B of the validation text, mean over seeds ({about}). PFLOP: training; depth: blocks in series.",
-    "Table of the recorded arms with perplexity, change against the baseline, parameters, training compute and depth.",
+    f"The arms on part B of the validation text, mean over seeds ({about}). PFLOP: training; MFLOP: a window at inference; depth: blocks in series; minutes: a run.",
+    "Table of the recorded arms with perplexity, change against the baseline, parameters, compute of training and of inference, depth and minutes.",
     digest,
     "03_autoregressive",
 )

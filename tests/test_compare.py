@@ -7,6 +7,8 @@ import pytest
 
 from trmlib import compare
 
+EXPERIMENTS = ("autoregressive",)
+
 
 def swept(**ppls):
     """Two tuning seeds of each arm "model (lr rate)"."""
@@ -30,3 +32,11 @@ def test_the_best_rate_is_named_and_so_is_an_edge():
     tried, mean, low, high = compare.tuning(one, ("inner",), rates)["inner"]
     assert tried == list(rates) and list(mean) == list(low) == list(high) == pytest.approx([9, 7, 8])
     assert compare.best_rates(df[:0], ("inner",), rates) == "Best learning rate on part A: inner: 0 of 3 rates recorded."
+
+
+def test_how_an_arm_is_trained_is_said_from_its_spec():
+    assert compare.setting("autoregressive", "TRM", "full") == "16 tokens of context, 2 to name, 20,000 steps of 32 windows, learning rate 0.0003, dropout 0.2"
+    cut = compare.setting("autoregressive", "TRM (chunk 4)", "cpu")
+    assert cut.startswith("16 tokens of context, 4 to name, 2,500 steps of 32 windows, learning rate 0.003") and cut.endswith(
+        "; scored on every 4th chunk of the validation text"
+    )

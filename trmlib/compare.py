@@ -134,6 +134,17 @@ def arm_rows(df, experiment, more, profile="full"):
     return pd.DataFrame(rows)
 
 
+def setting(experiment, arm, profile):
+    """How the runs of an arm are trained at a profile, as text."""
+    s = next(r.spec for r in grid(profile) if (r.spec.experiment, r.arm) == (experiment, arm))
+    text = (
+        f"{s.data.context} tokens of context, {s.data.chunk} to name, {s.train.steps:,} steps of {s.train.batch} windows, "
+        f"learning rate {s.train.lr:g}, dropout {s.model.dropout:g}"
+    )
+    apart = getattr(s.data, "test_stride", 0)
+    return text + (f"; scored on every {apart // s.data.chunk}th chunk of the validation text" if apart else "")
+
+
 def reading(row):
     """One primary comparison in words, by rule."""
     e = row["effect"]
