@@ -76,7 +76,7 @@ say(
 # | arm | what differs |
 # | --- | --- |
 # | target | the slots start at the embeddings of the characters *that are asked for*: the earlier TRM |
-# | mask, last, zeros, noise | the slots start at a mask embedding, the last character read, zeros, noise |
+# | mask, last, zeros, noise | the slots start at a mask embedding, the last character read, zeros, noise. (The gradient reaches the last refinement alone, so the mask is as fixed as the others.) |
 # | parallel | *n* = 0, *T* = 1: the slots read the context once |
 # | baseline | causal, slot *i* holds the character before the one it predicts: the earlier baseline, a next-character transformer trained on the chunk alone |
 # | baseline-compute | the same, trained for as much compute as the TRM |

@@ -585,6 +585,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_file(store, monkeypatch, 
     assert list(store.records()) == [key(run)]
 
 
+def test_a_cache_that_cannot_be_used_is_one_line(store, tmp_path, monkeypatch, capsys):
+    run = smoke_run(**small())
+    monkeypatch.setattr(masked, "grid", lambda profile: [run])
+    (tmp_path / "file").write_text("")
+    assert queue.worker_main(job_of([run], Store(store.root, tmp_path / "file" / "cache"))) == 74
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert event["event"] == "error" and event["message"].startswith(f"cannot use {tmp_path / 'file'}") and event["message"].endswith("nothing recorded was lost")
+
+
 def test_a_full_disk_while_adding_or_packing_is_no_refusal(commanded, whole, record, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.json").write_text(signed(record))
     monkeypatch.setattr(runs.os, "fsync", full)

@@ -254,6 +254,15 @@ def test_a_sealed_record_of_unknown_form_is_refused(store, written, changes, pro
     assert line.startswith(f"record {written}: ") and problem in line
 
 
+def test_corrected_fields_are_read_in_place_of_the_records_own(store, written):
+    path, before = store.root / "corrections.json", written.read_bytes()
+    path.write_text(json.dumps({written.stem: {"train_flops": 99}}))
+    assert Store(store.root).load(written)["train_flops"] == 99 and written.read_bytes() == before
+    for damage in ("{", json.dumps({written.stem: {"flops": 99}}), "[]"):
+        path.write_text(damage)
+        assert error(Store(store.root).load, written).startswith(f"{path} is damaged (")
+
+
 def test_a_renamed_record_is_refused(store, written):
     other = written.rename(written.with_name(f"{'0' * 16}.cpu.fp32.json"))
     assert error(store.load, other) == f"record {other} holds run {written.stem}; its name and content disagree"

@@ -351,6 +351,22 @@ def test_a_run_that_diverges_is_recorded_as_failed(store):
     assert not store.weights(key_of(record)).exists()
 
 
+def test_a_run_whose_last_update_diverges_has_failed_too(store, monkeypatch):
+    """The last loss is that before the update."""
+    update, calls, spec = Weights.update, [], linear_spec()
+
+    def last_is_nan(self, *args):
+        update(self, *args)
+        calls.append(1)
+        if len(calls) == spec.train.steps:
+            self.w.data[0, 0] = math.nan
+
+    monkeypatch.setattr(Weights, "update", last_is_nan)
+    (record,) = train(Linear(), [spec], store)
+    assert (record["status"], record["reason"]) == ("failed", "weights are not finite after step 6, the last")
+    assert record["metrics"]["nll"] == pytest.approx(math.log(7)) and not store.weights(key_of(record)).exists()
+
+
 def test_the_curve_before_a_failure_is_kept(store, monkeypatch):
     spec, loss, calls = quick(), Task.loss, []
 

@@ -77,6 +77,13 @@ def test_thinking_is_what_passes_beyond_the_trained_ones_add():
     for i in lost[lost.arm == "8 passes"].index:
         lost.at[i, "record"]["detail"]["accuracy"][2] = 0.0  # after its trained passes it names an element on the way
     assert report.thinking(lost, "full").set_index("arm").thinking["8 passes"].estimate == pytest.approx(e.estimate)  # a guess is as cheap
+    assert not any(r.lost for r in table.itertuples() if r.thinking)
+    worse = hops_frame()
+    for i in worse[worse.arm == "8 passes"].index:  # as trained it is a little below a guess, in the end a little less so
+        accuracy, at = worse.at[i, "record"]["detail"]["accuracy"], report.kinds(worse, "8 passes")["beyond"]
+        accuracy[2], accuracy[-1] = (np.where(np.isin(np.arange(len(accuracy[2])), at), v, 1.0).tolist() for v in (0.40, 0.45 + 0.001 * i))
+    row = report.thinking(worse, "full").set_index("arm").loc["8 passes"]
+    assert row.thinking.estimate == pytest.approx(-0.05, abs=0.01) and not row.lost
     assert table.thinking["8 passes, untied"] is None and table.thinking["TRM"] is None and table.thinking["1 pass"].estimate == 0
 
 

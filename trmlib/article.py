@@ -279,7 +279,7 @@ def hops(df, profile):
         )  # fmt: skip
 
     able = [arm(name) for name in table if table[name]["thinking"] is not None]
-    losing = sorted((e.estimate, name) for name, r in table.items() if (e := r["thinking"]) is not None and e.high < 0)
+    losing = sorted((r["thinking"].estimate, name) for name, r in table.items() if r["thinking"] is not None and r["lost"])
     grown = when_report.growth(df, "8 passes") if len(df) else None
     loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(

@@ -195,6 +195,9 @@ def worker_main(job):
     except TrmError as e:
         tell(event="error", message=str(e), code=e.code)
         return e.code
+    except OSError as e:
+        tell(event="error", message=f"cannot use {e.filename or store.cache}: {e.strerror}; nothing recorded was lost", code=74)
+        return 74
     return 0
 
 

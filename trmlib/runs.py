@@ -218,7 +218,13 @@ class Store:
     def corrections(self):
         """{key of a record: the fields that are read in place of its own}. The record stays as it was written; CORRECTIONS.md says why."""
         path = self.root / "corrections.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            found = json.loads(path.read_text()) if path.exists() else {}
+            if any(fields.keys() - FIELDS.keys() for fields in found.values()):
+                raise ValueError("a field that records do not have")
+        except (ValueError, AttributeError) as e:
+            raise TrmError(f"{path} is damaged ({e}); restore it (git checkout)") from None
+        return found
 
     def records(self, experiment="*"):
         """All records as {key: record}, every one checked."""

@@ -219,6 +219,8 @@ def train(
     }  # fmt: skip
     records = []
     for i, s in enumerate(specs):
+        if i not in failed and not weights.w[i].isfinite().all():
+            failed[i] = f"weights are not finite after step {done}, the last"  # its loss was computed before the update
         model = weights.evaluated(i, ema)
         result = {"metrics": task.diverged(), "detail": {}} if i in failed else task.final(model)
         curve = {k: [point[k] for point in curves[i]] for k in curves[i][0] if k != CLOCK} if curves[i] else {}

@@ -40,6 +40,8 @@ ABLATIONS = {  # one field of the TRM changed at a time
     "gradient update": {"gradient": "update"},
     **{f"n {n}": {"n": n} for n in (0, 1, 6)},
     **{f"T {T}": {"T": T} for T in (1, 4)},
+    "n 0, T 1": {"n": 0, "T": 1},  # no recursion at all
+    "no encoder": {"encode": False},  # the slots read the bare embedding, as the paper's model reads its question
 }
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the last was added when the best lay on the edge
 RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3}  # the best of them, by the tuning runs

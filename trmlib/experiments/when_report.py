@@ -103,7 +103,7 @@ def kinds(df, arm):
 def thinking(df, profile):
     """A row an arm: accuracy at trained, in-between and longer k, read as trained and with the most passes tested; and the effect on
     the longer k, paired within seeds: what the most passes tested add to the most trained with, or to a guess ("thinking"), with its
-    false-discovery rate over the arms ("q")."""
+    false-discovery rate over the arms ("q"); and whether they cost accuracy ("lost"): that, and less than as trained as well."""
     rows = []
     for arm in arms("hops", profile):
         c = cube(df, arm)
@@ -121,7 +121,9 @@ def thinking(df, profile):
             row[f"{name}_most"] = c[:, -1, at].mean() if len(at) else float("nan")
         long = k["beyond"]
         if c.shape[1] - 1 > trained and len(long):  # a model that has lost its way could have guessed
-            row["thinking"] = stats.paired(c[:, -1, long].mean(1), np.maximum(c[:, trained, long].mean(1), guess(df)))
+            most, own = c[:, -1, long].mean(1), c[:, trained, long].mean(1)
+            row["thinking"] = stats.paired(most, np.maximum(own, guess(df)))
+            row["lost"] = row["thinking"].high < 0 and stats.paired(most, own).high < 0
         rows.append(row)
     found = [r for r in rows if r["thinking"]]
     for r, q in zip(found, stats.benjamini_hochberg([r["thinking"].p for r in found]), strict=True):
@@ -559,7 +561,7 @@ def learned(store, hops, dial, masked, tasks, profile):
     found = [r for r in table.itertuples() if r.thinking]
     for what, keep in (
         ("paid", lambda r: r.q <= 0.1 and r.thinking.estimate > 0),
-        ("cost accuracy", lambda r: r.q <= 0.1 and r.thinking.estimate < 0),
+        ("cost accuracy", lambda r: r.q <= 0.1 and r.lost),
         ("made no difference that can be told", lambda r: r.q > 0.1),
     ):
         of = [f"*{r.arm}* ({points(r.thinking, 1)}, {r.most:.0f} passes against {r.most_trained:.0f})" for r in found if keep(r)]

@@ -33,7 +33,9 @@ class ChunkConfig:
     blocks: int = 2  # blocks of the one stack that encodes and refines
     dropout: float = 0.2  # in attention, after GELU and after the MLP
     embedding_dropout: float = 0.0  # of token embeddings
-    start: str = "mask"  # where slots start: the target (the leak), a mask embedding, the last token, zeros, noise, or shifted tokens
+    # Where slots start: the target (the leak), a mask embedding, the last token, zeros, noise, or shifted tokens. Where the gradient reaches
+    # only the last of several refinements it does not reach the start: a mask and the slots' positions stay as they were drawn (as in the earlier code).
+    start: str = "mask"
     noise: float = 0.1  # standard deviation of the noise start
     encode: bool = True  # the stack reads the context causally first; else refinements see its bare embedding
     causal: bool = False  # refinements run under the causal mask; else slots and context all see each other
