@@ -325,10 +325,13 @@ for ax, (title, start) in zip(axes, {"from the target,\nas trained": "own", "fro
         ax.axvline(1, color="#444444", linestyle="--", linewidth=1)
         if counted:
             ax.axhline(math.exp(counted["unigram"]), color="#444444", linestyle=":", linewidth=1)
-        ax.legend(title="learning rate", fontsize=9, title_fontsize=9, loc="center right").set_visible(start == "own")
     else:
         plots.pending(ax, title)
     ax.set_title(title, fontsize=11)
+if axes[0].lines:
+    fig.legend(*axes[0].get_legend_handles_labels(), title="learning rate", loc="outside lower center", ncols=3, fontsize=9, title_fontsize=9)
+    for ax in axes:
+        ax.get_legend().remove()
 save(
     fig,
     "capacity_mismatch",

@@ -90,7 +90,7 @@ def everything():
         "masked": {"seeds": 5, "planned": 10, "artefact": True, "at_claim": True, "stopping": True, "steady": True, "needs_no_partner": True, "buys": True,
                    "plain_serial": 4, "serial": 8, "change": effect, "plain_depth": effect, "one_pass": effect, "single_pass": effect, "passes_hurt": True, "restored": effect, "restored_baseline": effect},
         "autoregressive": {"done": True, "compared": True, "at_compute": True, "change": effect, "compute": effect},
-        "capacity": {"done": True, "at": "1.1 [0.9, 1.2]", "leaking": 25, "never_knew": True, "few": 5, "compared": True, "size": "93,460 parameters"},
+        "capacity": {"done": True, "at": "1.1 [0.9, 1.2]", "leaking": 25, "never_knew": True, "sooner": True, "few": 5, "compared": True, "size": "93,460 parameters"},
         "sudoku": {"done": True, "cut": True, "longer": True, "still": False, "gain": effect, "longer_steps": 256, "harder_gains": True, "harder": effect, "most_starts": 64, "puzzles": 32,
                    "single": SimpleNamespace(first="48 %", last="75 %", steps=8, gain=effect, pays=True, lost=effect)},
         "language": {"done": True, "local": True} | {f"{way}_{where}": "0.36 [0.35, 0.37]" for way in article.when_report.READ for where in ("neighbours", "distant")},

@@ -202,6 +202,7 @@ def capacity(store, df):
     mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
     compared = counted is not None and compare.effect(df, trm, standard) is not None
     leaking = {s: turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == s)] if len(turned) else turned for s in ("own", "last")}
+    rates = leaking["last"].set_index("arm")["at"].reindex(capacity_report.MISMATCH.values()).dropna()  # where the arms turn, by their rate
     unknown = counted and all(capacity_report.nothing_to_forget(df, counted, [a], "last") for a in leaking["last"].arm)
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
@@ -212,6 +213,7 @@ def capacity(store, df):
         compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
         leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
+        sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()),
         corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,
         size=f"{df[df.arm == trm].parameters.iloc[0]:,} parameters" if compared else PENDING,
     )  # fmt: skip
