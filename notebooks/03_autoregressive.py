@@ -116,7 +116,7 @@ show = lambda v: "–" if pd.isna(v) else f"{v:.3f}" if v < 10 else f"{v:.1f}"  
 display(pd.DataFrame({
     "setting": table.setting, **{name: table[name].map(show) for name in names}, "TRM against baseline": table.effect.map(percent),
 }))  # fmt: skip
-say(f"The settings are trained alike among themselves, and faster than the arms below where these are cut; that of context 8: {compare.setting('autoregressive', 'TRM (context 8)', profile)}.")
+say(f"The settings are trained alike among themselves, and faster than the arms below where these are cut; that of chunk 4: {compare.setting('autoregressive', 'TRM (chunk 4)', profile)}.")
 ready = table.dropna(subset=names)
 low, high = (sum(all(near(r[a]) for a in pair) for _, r in ready.iterrows()) for pair, near in (
     (names[:2], lambda v: v < report.NEAR_ONE), (names[2:], lambda v: v > report.NEAR_ONE)))  # fmt: skip
