@@ -524,7 +524,7 @@ low, high = claimed["target"]
 brief = "" if words_profile == "full" else f" These are {compare.label(words, words_profile)}: short runs, which say nothing of that level."
 say(f"Expected by the write-up: {low}–{high}.{brief if len(words) else ' The runs are pending.'}")
 second = compare.primary(
-    words, report.WORDS, unlearnt=compare.unlearnt(words, compare.references(store, words, capacity.evaluations.COUNTED[1]))
+    words, report.WORDS, unlearnt=compare.unlearnt(words, compare.references(store, words))
 )
 display(compare.comparison_table(second))
 report.PUBLISHED

@@ -264,7 +264,8 @@ def test_models_stack_under_vmap(arm):
         ({"start": "answer"}, "start='answer' is unknown; choose one of target, mask, last, zeros, noise, shifted"),
         ({"gradient": "first"}, "gradient='first' is unknown; choose one of all, last, update"),
         ({"T": 0}, "n=6 must be ≥ 0, T=0 and blocks=2 ≥ 1"),
-        ({"everywhere": True}, "everywhere needs start='shifted', not 'mask': other slots have no tokens to predict from"),
+        ({"everywhere": True, "encode": False}, "everywhere needs encode or start='shifted', not 'mask': other slots have no tokens to predict from"),
+        ({"everywhere": True, "loss_passes": "every"}, "everywhere with encode reads one state out, the last: choose loss_passes='last'"),
     ],
 )
 def test_bad_configs_are_one_clear_line(fields, message):

@@ -49,11 +49,17 @@ def is_share(metric):
     return metric.startswith(("accuracy", "cells"))
 
 
-def references(store, df, arm=None):
-    """What counting tokens reaches on the targets of an arm, by default the first of its chapter's COUNTED (its evaluation of that name:
-    {name: nats}); None before that, and where nothing is counted."""
+def counting(df):
+    """The arm on whose targets tokens are counted for these records: the first of its chapter's COUNTED that is among them, or None."""
     experiment = df.record.iloc[0]["experiment"] if len(df) else None
-    arm = arm or next(iter(getattr(module(experiment).evaluations, "COUNTED", ())), None) if experiment else None
+    counted = getattr(module(experiment).evaluations, "COUNTED", ()) if experiment else ()
+    return next((arm for arm in counted if (df.arm == arm).any()), None)
+
+
+def references(store, df):
+    """What counting tokens reaches on the targets of `counting`'s arm (its evaluation of that name: {name: nats}); None before that, and where
+    nothing is counted."""
+    arm, experiment = counting(df), df.record.iloc[0]["experiment"] if len(df) else None
     runs = set(df.key[df.arm == arm]) if arm else set()
     found = store.evaluations(experiment, "references") if runs else []
     return next((e["result"] for e in found if set(e["runs"]) <= runs), None)
@@ -63,9 +69,12 @@ def unlearnt(df, counted):
     """Arms that on average are not half way from what counting single tokens reaches (`counted["unigram"]`) to what counting pairs
     reaches, the nearest pair that they see: two of them say nothing of each other. Nobody is, while nothing was counted.
 
-    A slot that sees the tokens before it in its chunk knows the one it follows ("bigram"), the others the last one read ("last")."""
+    A slot that sees the tokens before it in its chunk knows the one it follows ("bigram"), the others the last one read ("last"). Arms of another
+    vocabulary than the counted one are not judged by it."""
     if counted is None or not len(df):
         return []
+    vocabulary = df.record.map(lambda r: r["spec"]["data"].get("vocab"))
+    df = df[vocabulary.isin(vocabulary[df.arm == counting(df)])]
     chain = df.record.map(lambda r: r["spec"]["model"].get("start") == "shifted")
     pair = np.where(chain, counted["bigram"], counted.get("last", counted["bigram"]))
     far = (df.nll_b - (counted["unigram"] + pair) / 2).groupby(df.arm).mean()

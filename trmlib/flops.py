@@ -15,16 +15,16 @@ CHARACTERS = 65  # of tinyshakespeare, which need not be at hand
 DIGITS = 9  # of a Sudoku
 
 
-def counted(spec, passes=None, slots=None):
-    """(FLOPs, blocks in series) of one window after so many passes (None: as many as trained) at so many slots (None: all that are asked
-    for); of a board, of one supervision step."""
+def counted(spec, passes=None, **more):
+    """(FLOPs, blocks in series) of one window after so many passes (None: as many as trained), read as `more` says (options of
+    `ChunkLM.forward`); of a board, of one supervision step."""
     c, d = spec.model, spec.data
     if isinstance(c, GridConfig):
         same = {"n_width": 0, "T_width": 0, "n_sup": 1, "n_sup_width": 0, "curriculum": False, "milestones": 0, "start": "fixed"}
         (two, _), (four, _) = (_counted(replace(c, n=1, T=T, **same)) for T in (1, 2))  # so many calls of the net
         return two + (c.T * (c.n + 1) - 2) * (four - two) // 2, c.blocks * c.T * (c.n + 1)
-    more = {"passes": passes} if slots is None else {"passes": passes, "slots": slots}
-    return _counted(c, getattr(d, "vocab", CHARACTERS), d.context, d.blanks if isinstance(c, MaskedConfig) else d.chunk, **more)
+    size = d.blanks if isinstance(c, MaskedConfig) else d.chunk
+    return _counted(c, getattr(d, "vocab", CHARACTERS), d.context, size, passes=passes, **more)
 
 
 @cache
@@ -56,5 +56,7 @@ def cost(spec, passes):
 
 def forward(spec):
     """FLOPs of the forward passes of a training step."""
-    everywhere = getattr(spec.model, "everywhere", False)
-    return spec.train.batch * spec.train.n_sup * counted(spec, slots=spec.data.context + spec.data.chunk - 1 if everywhere else None)[0]
+    c, d, more = spec.model, spec.data, {}
+    if getattr(c, "everywhere", False):
+        more = {"mean_nll": True, "fused": False} if c.encode else {"slots": d.context + d.chunk - 1}
+    return spec.train.batch * spec.train.n_sup * counted(spec, **more)[0]

@@ -131,8 +131,9 @@ def key_of(record):
     return f"{record['hash']}.{record['device'].get('kind', '?')}.{record['precision']}"
 
 
-def write_atomically(path, data):
-    """Write bytes so that the file is there whole or not at all; a full disk leaves nothing behind."""
+def write_atomically(path, data, new=False):
+    """Write bytes so that the file is there whole or not at all; a full disk leaves nothing behind. Where it must be `new`, another process may
+    have been first: returns False then, and touches nothing."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -141,7 +142,16 @@ def write_atomically(path, data):
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(temporary, path)
+        if not new:
+            os.replace(temporary, path)
+            return True
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
     except OSError as e:
         with suppress(OSError):
             temporary.unlink()
@@ -236,11 +246,10 @@ class Store:
         record["digest"] = digest(record)
         path = self.path(record["experiment"], key_of(record))
         parse_record(canonical(record), path)
-        if path.exists():
+        if path.exists() or not write_atomically(path, (json.dumps(record, sort_keys=True, indent=1) + "\n").encode(), new=True):
             if same_result(self.load(path), record):
                 return False
             raise TrmError(f"{path} already holds other numbers for run {key_of(record)}; nothing was overwritten")
-        write_atomically(path, (json.dumps(record, sort_keys=True, indent=1) + "\n").encode())
         return True
 
     def evaluation_path(self, experiment, name, keys):
@@ -252,11 +261,10 @@ class Store:
         record["digest"] = digest(record)
         path = self.evaluation_path(record["experiment"], record["name"], record["runs"])
         parse_evaluation(canonical(record), path)
-        if path.exists():
+        if path.exists() or not write_atomically(path, (json.dumps(record, sort_keys=True) + "\n").encode(), new=True):
             if parse_evaluation(path.read_text(errors="replace"), path)["result"] == record["result"]:
                 return False
             raise TrmError(f"{path} already holds other numbers; nothing was overwritten")
-        write_atomically(path, (json.dumps(record, sort_keys=True) + "\n").encode())
         return True
 
     def evaluations(self, experiment, name):

@@ -44,7 +44,9 @@ class ChunkConfig:
     bounded: bool = False  # y and z are brought to unit size (RMS) after every refinement; else these blocks let them grow about eightfold
     gradient: str = "last"  # reaches all refinements, the last, or only its last latent update and the answer update
     loss_passes: str = "last"  # "last": loss after the last refinement; "every": mean over all
-    everywhere: bool = False  # loss at every position of the window (start="shifted" only), else at the chunk
+    # Loss at every position of the window, else at the chunk. With `encode` the context's own next tokens are read from the encoder, which is causal,
+    # and their mean NLL is added to that of the slots; without it, slots hold the whole window (start="shifted" only).
+    everywhere: bool = False
     positions: str = "learned"  # or rotary
     tied_head: bool = True  # the head is the embedding
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
@@ -60,8 +62,10 @@ class ChunkConfig:
                 raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
         if self.n < 0 or self.T < 1 or self.blocks < 1:
             raise TrmError(f"n={self.n} must be ≥ 0, T={self.T} and blocks={self.blocks} ≥ 1")
-        if self.everywhere and self.start != "shifted":
-            raise TrmError(f"everywhere needs start='shifted', not {self.start!r}: other slots have no tokens to predict from")
+        if self.everywhere and not self.encode and self.start != "shifted":
+            raise TrmError(f"everywhere needs encode or start='shifted', not {self.start!r}: other slots have no tokens to predict from")
+        if self.everywhere and self.encode and self.loss_passes == "every":
+            raise TrmError("everywhere with encode reads one state out, the last: choose loss_passes='last'")
 
     @property
     def chain(self):
@@ -77,7 +81,8 @@ class ChunkLM(nn.Module):
     passes      refinements, in place of T
     every_pass  logits (passes + 1, b, chunk, vocab): before the first refinement and after each
     slots       how many of the last tokens are predicted, in place of the chunk (start="shifted" only)
-    mean_nll    the mean NLL in nats of the predicted tokens () in place of the logits, those of many slots never being in memory at once"""
+    mean_nll    the mean NLL in nats of the predicted tokens () in place of the logits, plus that of the context's next tokens where the model
+                encodes and is trained `everywhere`; unless told fused=False, logits of many positions are never in memory at once"""
 
     def __init__(self, config, vocab, context, chunk):
         super().__init__()
@@ -101,7 +106,7 @@ class ChunkLM(nn.Module):
         if self.mask is not None:
             nn.init.normal_(self.mask, std=c.init or 1.0)  # last, so that arms of one seed share all other weights
 
-    def forward(self, tokens, start=None, carry=None, passes=None, every_pass=False, slots=None, mean_nll=False):
+    def forward(self, tokens, start=None, carry=None, passes=None, every_pass=False, slots=None, mean_nll=False, fused=True):
         c, m = self.config, slots or self.chunk
         if slots and not c.chain:
             raise TrmError(f"only start='shifted' predicts another number of slots than its chunk; this model has start={c.start!r}")
@@ -134,7 +139,10 @@ class ChunkLM(nn.Module):
         states = refine(refinement, (y, z), passes)
         y, z = states[-1]
         if mean_nll:
-            return read_nll(self.norm(y).flatten(0, 1), self.rows, targets.flatten()), (y.detach(), z.detach())
+            nll = read_nll(self.norm(y).flatten(0, 1), self.rows, targets.flatten(), fused)
+            if c.encode and c.everywhere:
+                nll = nll + read_nll(self.norm(x).flatten(0, 1), self.rows, tokens[:, 1 : t + 1].flatten(), fused)
+            return nll, (y.detach(), z.detach())
         logits = self.read(torch.stack([s[0] for s in states]) if every_pass else y)
         return logits, (y.detach(), z.detach())
 
@@ -181,10 +189,10 @@ class ChunkLM(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
 
-def read_nll(h, rows, targets, part=512):
-    """Mean NLL in nats of targets (N,) that states h (N, d) are read out to by `rows` (V, d). On a CPU, where PyTorch can (2.13), no more
-    than `part` at once: their logits fit in the cache, and the step of a model trained everywhere takes less than half the time."""
-    if len(h) > part and h.device.type == "cpu" and hasattr(nn, "LinearCrossEntropyOptions"):
+def read_nll(h, rows, targets, fused=True, part=512):
+    """Mean NLL in nats of targets (N,) that states h (N, d) are read out to by `rows` (V, d). Where it may be `fused`, on a CPU and where PyTorch
+    can (2.13), no more than `part` at once: their logits fit in the cache, and the step of a model trained everywhere takes less than half the time."""
+    if fused and len(h) > part and h.device.type == "cpu" and hasattr(nn, "LinearCrossEntropyOptions"):
         return F.linear_cross_entropy(h, rows, targets, options=nn.LinearCrossEntropyOptions(batch_chunk_size=part))
     return F.cross_entropy(F.linear(h, rows).float(), targets)
 
