@@ -40,14 +40,15 @@ def test_every_pass_after_the_first_costs_the_same():
     assert flops.cost(spec, 7) == flops.counted(spec, 7)
 
 
-@pytest.mark.parametrize("arm", ["standard 0.1M", "causal 0.1M"])
+@pytest.mark.parametrize("arm", ["standard 0.1M", "causal 0.1M", "everywhere 0.1M"])
 def test_a_model_trained_everywhere_is_counted_at_every_position(arm):
     """A third of the counted training is forward."""
     spec = next(r.spec for r in capacity.grid("full") if r.arm == arm)
     model, d = capacity.build(spec), spec.data
     ids = torch.zeros(1, d.context + d.chunk, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
-        model(ids, slots=d.context + d.chunk - 1 if arm.startswith("standard") else None)[0].sum().backward()
+        options = {"standard": {"slots": d.context + d.chunk - 1}, "everywhere": {"mean_nll": True, "fused": False}}
+        model(ids, **options.get(arm.split()[0], {}))[0].sum().backward()
     assert 3 * flops.forward(spec) / spec.train.batch == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 

@@ -91,7 +91,7 @@ def test_equal_compute_is_counted(rival):
 
 def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_ten():
     assert len(report.PRIMARY) + len(report.WORDS) <= 10
-    named = {arm for a, b, _ in (*report.PRIMARY, *report.WORDS) for arm in (a, b)} | {r for r in capacity.COMPUTE}
+    named = {arm for a, b, _ in (*report.PRIMARY, *report.ADDED, *report.WORDS) for arm in (a, b)} | {r for r in capacity.COMPUTE}
     for profile in ("cpu", "full"):
         assert named <= {r.arm for r in capacity.grid(profile)}
 
@@ -304,7 +304,11 @@ def test_a_model_that_has_learnt_nothing_says_nothing_of_the_law():
 
 
 def test_what_a_leaking_model_knows_depends_on_where_it_is_scored_from():
-    rows = [row(f"leaking {size}", s, 0.1, np.linspace(7, 0, 40), 100, nll_last=list(curve_with_turn(9) + 1.9)) for size in ("0.1M", "0.3M") for s in range(5)]
+    rows = [
+        row(f"leaking {size}", s, 0.1, np.linspace(7, 0, 40), 100, nll_last=list(curve_with_turn(9) + 1.9))
+        for size in ("0.1M", "0.3M")
+        for s in range(5)
+    ]
     df = pd.DataFrame(rows)
     assert report.law_verdict(df, COUNTED, "leaking")[0] == "not reproduced"
     assert report.law_verdict(df, COUNTED, "leaking", "last")[0] == "open" and not len(report.shape(df, COUNTED))
@@ -314,11 +318,21 @@ def test_what_a_leaking_model_knows_depends_on_where_it_is_scored_from():
 def test_arms_that_have_learnt_too_little_to_be_compared():
     """Half way to pairs is 6.5 for a model that sees the token before, 6.8 for slots named at once."""
     rows = [row(arm, s, nll, [], 100, start=start) for arm, nll, start in (
-        ("a", 6.45, "shifted"), ("b", 6.55, "shifted"), ("c", 6.75, "mask"), ("d", 6.85, "mask")) for s in range(5)]  # fmt: skip
+        ("a", 6.45, "shifted"), ("b", 6.55, "shifted"), ("c", 6.75, "mask"), ("d", 6.85, "mask"), ("causal 0.1M", 6, "shifted")) for s in range(5)]  # fmt: skip
     df = pd.DataFrame(rows)
     assert compare.unlearnt(df, COUNTED) == ["b", "d"] and compare.unlearnt(df, None) == []
     first = compare.primary(df, [("d", "b", "two of them"), ("d", "a", "one")], unlearnt=["b", "d"])
     assert [compare.reading(r) for _, r in first.iterrows()][0] == "neither has learnt enough to compare them" and not first.unlearnt[1]
+
+
+def test_arms_of_another_vocabulary_are_counted_on_their_own_targets():
+    """Each frame by the counted arm that it holds, and no arm by another vocabulary's counts."""
+    small, words = ([row(arm, s, nll, [], 100, start="shifted") for arm, nll in arms for s in range(5)] for arms in (
+        (("causal 0.1M", 6), ("b", 6.9)), (("causal WikiText-2", 6), ("w", 6.9))))  # fmt: skip
+    for r in words:
+        r["record"]["spec"]["data"]["vocab"] = 33_280
+    assert compare.counting(pd.DataFrame(words)) == "causal WikiText-2" and compare.counting(pd.DataFrame(small + words)) == "causal 0.1M"
+    assert compare.unlearnt(pd.DataFrame(small + words), COUNTED) == ["b"] and compare.unlearnt(pd.DataFrame(words), COUNTED) == ["w"]
 
 
 def test_turns_at_the_claimed_place_reproduce_the_law():
@@ -426,7 +440,7 @@ def efficiency_frame(own, rival="standard"):
     for seed in range(5):
         for arm, n in ((f"{rival} d=12", 50), (f"{rival} 0.1M", 100), (f"{rival} d=40", 400)):
             rows.append(row(arm, seed, 10 + 0.1 * seed - math.log2(n), [], 1000 * n, d=10))
-        rows.append(row("annealed 0.1M", seed, 10 + 0.1 * seed - math.log2(own) + 0.001 * (-1) ** seed, [], 100_000, d=10))
+        rows.append(row("everywhere 0.1M", seed, 10 + 0.1 * seed - math.log2(own) + 0.001 * (-1) ** seed, [], 100_000, d=10))
     return pd.DataFrame(rows)
 
 
@@ -461,7 +475,7 @@ def test_a_bound_that_leaves_the_claim_open_decides_nothing():
     word, e, bound = report.efficiency_verdict(large[~large.arm.str.endswith("d=40")])  # the largest has as many as the TRM
     assert (word, bound, e.estimate) == ("inconclusive", "at least", pytest.approx(1))
     small = efficiency_frame(20)
-    small.loc[small.arm == "annealed 0.1M", "parameters"] = 20_000
+    small.loc[small.arm == "everywhere 0.1M", "parameters"] = 20_000
     assert report.efficiency_verdict(small)[::2] == ("inconclusive", "at most")  # at most 2.5 times
 
 

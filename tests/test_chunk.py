@@ -264,7 +264,10 @@ def test_models_stack_under_vmap(arm):
         ({"start": "answer"}, "start='answer' is unknown; choose one of target, mask, last, zeros, noise, shifted"),
         ({"gradient": "first"}, "gradient='first' is unknown; choose one of all, last, update"),
         ({"T": 0}, "n=6 must be ≥ 0, T=0 and blocks=2 ≥ 1"),
-        ({"everywhere": True, "encode": False}, "everywhere needs encode or start='shifted', not 'mask': other slots have no tokens to predict from"),
+        (
+            {"everywhere": True, "encode": False},
+            "everywhere needs encode or start='shifted', not 'mask': other slots have no tokens to predict from",
+        ),
         ({"everywhere": True, "loss_passes": "every"}, "everywhere with encode reads one state out, the last: choose loss_passes='last'"),
     ],
 )
@@ -297,3 +300,32 @@ def test_the_mean_nll_is_that_of_the_logits_with_its_gradients():
         of = lambda loss: torch.autograd.grad(loss, list(model.parameters()))  # noqa: B023, E731
         for a, b in zip(of(found), of(expected), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_an_encoder_trained_everywhere_adds_the_nll_of_the_contexts_own_next_tokens():
+    """Written out: the causal encoder's read-out of tokens 1 … context, which later tokens do not move, beside the slots' NLL, unchanged."""
+    torch.manual_seed(0)
+    config = ChunkConfig(d=8, heads=2, dropout=0.0, start="mask", n=2, T=2, gradient="all", everywhere=True)
+    model = ChunkLM(config, 30, 12, 4)
+    ids = torch.randint(0, 30, (50, 16))  # 600 positions: the fused read-out takes them part by part
+
+    def context_nll(ids):
+        x = model.embedding(ids[:, :12]) + model.position.weight[:12]
+        for block in model.blocks:
+            x = block(x, mask=torch.ones(12, 12, dtype=torch.bool).tril())
+        return slot_nll(F.linear(model.norm(x), model.embedding.weight), ids[:, :13])
+
+    expected = slot_nll(model(ids)[0], ids).mean() + context_nll(ids).mean()
+    of = lambda loss: torch.autograd.grad(loss, list(model.parameters()))  # noqa: E731
+    for fused in (True, False):
+        found = model(ids, mean_nll=True, fused=fused)[0]
+        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+        for a, b in zip(of(found), of(slot_nll(model(ids)[0], ids).mean() + context_nll(ids).mean()), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    other = ids.clone()
+    other[:, 8:] = (other[:, 8:] + 1) % 30
+    torch.testing.assert_close(context_nll(other)[:, :7], context_nll(ids)[:, :7])
+    plain = ChunkLM(replace(config, everywhere=False), 30, 12, 4)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(ids)[0], model(ids)[0])
+    assert plain(ids, mean_nll=True)[0].item() == pytest.approx(slot_nll(plain(ids)[0], ids).mean().item(), rel=1e-6)

@@ -447,7 +447,7 @@ def test_capacity(monkeypatch):
     counted["unigram"] = counted["bigram"] = 2.1  # the models have not learnt as much: no curve falls below 2
     assert verdict("capacity-law", df(9.0))[0] == verdict("capacity-zones", df(9.0))[0] == "open"
     monkeypatch.setattr(compare, "references", lambda *_: None)
-    of = lambda n: rows("capacity", **{"annealed 0.1M": {"parameters": n}, "standard 0.1M": {"parameters": n}})  # noqa: E731
+    of = lambda n: rows("capacity", **{"everywhere 0.1M": {"parameters": n}, "standard 0.1M": {"parameters": n}})  # noqa: E731
     standard = of(6_838_528)
     for e, bound, word in (
         (stats.Effect(2.4, 2.1, 2.8, 0.0, 5, 0.95), "", "reproduced"),
@@ -464,7 +464,7 @@ def test_capacity(monkeypatch):
     assert (
         word == "inconclusive"
         and "0.09 M parameters in place of 6.8 M" in why
-        and "annealed 0.1M has learnt little more than token frequencies" in why
+        and "everywhere 0.1M has learnt little more than token frequencies" in why
     )
     assert verdict("capacity-perplexity", rows("capacity", corpus="wikitext-103", **{"leaking 0.1M": {}}))[0] == "open"
     words = lambda ppl: rows("capacity", corpus="wikitext-2", **{"TRM WikiText-2": {"nll_b": nll(math.log(ppl))}})  # noqa: E731

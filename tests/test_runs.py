@@ -297,6 +297,22 @@ def test_write_atomically_writes_and_replaces(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_what_must_be_new_never_replaces_what_another_process_wrote(tmp_path):
+    path = tmp_path / "file"
+    assert write_atomically(path, b"first", new=True) and not write_atomically(path, b"second", new=True)
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_written_between_check_and_write_is_kept(tmp_path, monkeypatch):
+    store, record = Store(tmp_path), a_record()
+    Store(tmp_path).add(record)
+    real = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda p: p.suffix != ".json" and real(p))  # as if it came a moment later
+    assert store.add(record) is False
+    with pytest.raises(TrmError, match="already holds other numbers"):
+        store.add(record | {"steps": record["steps"] + 1})
+
+
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
     path = tmp_path / "file"

@@ -201,7 +201,9 @@ def capacity(store, df):
     few, (trm, standard, _) = turned[turned.arm.isin(capacity_report.FEW)], capacity_report.PRIMARY[0]
     mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
     compared = counted is not None and compare.effect(df, trm, standard) is not None
-    leaking = {s: turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == s)] if len(turned) else turned for s in ("own", "last")}
+    leaking = {
+        s: turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == s)] if len(turned) else turned for s in ("own", "last")
+    }
     rates = leaking["last"].set_index("arm")["at"].reindex(capacity_report.MISMATCH.values()).dropna()  # where the arms turn, by their rate
     unknown = counted and all(capacity_report.nothing_to_forget(df, counted, [a], "last") for a in leaking["last"].arm)
     return SimpleNamespace(
@@ -212,6 +214,7 @@ def capacity(store, df):
         few=int(few.seeds.sum()), few_turned=int(few.turned.sum()),
         compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
+        whole=mean(capacity_report.ASKED) if compare.complete(df, capacity_report.ASKED) else None,
         leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
         sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()),
         corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,

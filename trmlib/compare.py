@@ -73,8 +73,9 @@ def unlearnt(df, counted):
     vocabulary than the counted one are not judged by it."""
     if counted is None or not len(df):
         return []
-    vocabulary = df.record.map(lambda r: r["spec"]["data"].get("vocab"))
-    df = df[vocabulary.isin(vocabulary[df.arm == counting(df)])]
+    if arm := counting(df):
+        vocabulary = df.record.map(lambda r: r["spec"]["data"].get("vocab"))
+        df = df[vocabulary.isin(vocabulary[df.arm == arm])]
     chain = df.record.map(lambda r: r["spec"]["model"].get("start") == "shifted")
     pair = np.where(chain, counted["bigram"], counted.get("last", counted["bigram"]))
     far = (df.nll_b - (counted["unigram"] + pair) / 2).groupby(df.arm).mean()

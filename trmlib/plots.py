@@ -226,6 +226,9 @@ def tuning(found, ax):
         return pending(ax, "learning rates")
     lines(found, ax, "learning rate", "perplexity, part A")
     ax.set_xscale("log")
+    if legend := ax.get_legend():  # beside the lines: several models leave it no room among them
+        legend.remove()
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return plain_log(ax)
 
 

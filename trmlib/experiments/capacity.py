@@ -34,7 +34,9 @@ WIDTHS = (12, 28, 56)  # of the rivals that the parameter efficiency is read off
 EARLIER = ChunkConfig(d=128, dropout=0.1, start="target", n=3, T=2)  # the WikiText-103 run of the write-up
 TRM = replace(EARLIER, start="mask")
 CAUSAL = ChunkConfig(d=128, dropout=0.1, start="shifted", encode=False, causal=True, n=0, T=1)
-WHOLE = replace(TRM, everywhere=True, gradient="all")  # the TRM whose encoder learns from the context's own tokens, as a standard model does
+WHOLE = replace(
+    TRM, everywhere=True, gradient="all"
+)  # the TRM whose encoder learns from the context's own tokens, as a standard model does
 STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its windows, as such models usually are
 ABLATIONS = {  # one field of the TRM changed at a time
     "gradient all": {"gradient": "all"},
@@ -45,7 +47,7 @@ ABLATIONS = {  # one field of the TRM changed at a time
     "no encoder": {"encode": False},  # the slots read the bare embedding, as the paper's model reads its question
 }
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the last was added when the best lay on the edge
-RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3, "everywhere": 1e-2}  # the best of them, by the tuning runs
+RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3, "everywhere": 1e-2}  # the best of them, by the first tuning seed
 STARTS = ("last", "constant")  # a leaking model is scored from these, too
 
 
