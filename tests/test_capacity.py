@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save
 
 from trmlib import compare, stats
 from trmlib.data.tokens import TokensConfig
 from trmlib.errors import TrmError
+from trmlib.evaluate import score_chunks
 from trmlib.experiments import capacity
 from trmlib.experiments import capacity_evaluations as evaluations
 from trmlib.experiments import capacity_report as report
@@ -164,6 +166,23 @@ def test_counting_tokens_and_pairs_by_hand():
     for part in (7, 1 << 20):  # of the text at once
         found = evaluations.references(task, [], prior=4, part=part)
         assert found == pytest.approx(expected)
+
+
+def test_slots_are_scored_one_by_one_and_the_encoder_before_them():
+    """The chunk's mean is the record's figure; the encoder's word on the next token is what its training reads last in the context."""
+    task = capacity.Task(smoke("everywhere 0.1M"))
+    torch.manual_seed(0)
+    model = task.model().eval()
+    found = evaluations.slots(task, model, part=3)
+    nll = score_chunks(model, task.tokens, every_pass=True)[0][:, task.in_b]
+    assert np.allclose(found["nll"], nll.mean(1)) and found["nll"].shape == (1 + model.config.T, task.config.chunk)
+    rows, t = task.tokens[task.in_b], task.config.context
+    x = model.embedding(rows[:, :t]) + model.position.weight[:t]
+    for block in model.blocks:
+        x = block(x, mask=torch.ones(t, t, dtype=torch.bool).tril())
+    expected = F.cross_entropy(model.norm(x)[:, -1] @ model.embedding.weight.T, rows[:, t])
+    assert found["encoder"] == pytest.approx(expected.item(), rel=1e-5)
+    assert "encoder" not in evaluations.slots(task, capacity.build(smoke("causal 0.1M")).eval())
 
 
 def test_batches_follow_from_the_step():

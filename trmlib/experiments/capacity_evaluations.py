@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from trmlib.evaluate import score_chunks
+from trmlib.models.chunk import slot_nll
 from trmlib.probe import dependency
 
 
@@ -42,8 +44,22 @@ def references(task, models, prior=1000, part=1 << 20):
             "last": np.mean([pairs(slot[0], slot[k], k) for k in ahead])}  # fmt: skip
 
 
-SINGLE = {"leak_probe": leak_probe}  # of one run
+@torch.no_grad()
+def slots(task, model, part=128):
+    """NLL on part B of each slot before the first refinement and after each: (passes + 1, m). All models know the same of the first slot's target, the
+    next token; of a TRM trained everywhere also what its encoder alone says of that: `encoder`, before anything is refined."""
+    rows, t = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))], task.config.context
+    result = {"nll": score_chunks(model, rows, every_pass=True)[0].mean(1)}
+    if model.config.encode and model.config.everywhere:
+        causal = torch.ones(t, t, dtype=torch.bool, device=rows.device).tril()
+        read = lambda ids: slot_nll(model.read(model.question(ids[:, :t], causal)[:, -1:]), ids[:, : t + 1])  # noqa: E731
+        result["encoder"] = torch.cat([read(ids) for ids in rows.split(part)]).mean().item()
+    return result
+
+
+SINGLE = {"leak_probe": leak_probe, "slots": slots}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
+SLOTS = ("everywhere 0.1M", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
 COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
@@ -51,7 +67,7 @@ GROUP_SEEDS = (0, 1, 2, 3, 4)
 def wanted(arm, spec):
     """The names of the evaluations that an arm takes part in."""
     single = ["leak_probe"] if " (" not in arm and arm.split()[0] in ("TRM", "annealed", "leaking", "causal") and "=" not in arm else []
-    return single + (["references"] if arm in COUNTED else [])
+    return single + (["slots"] if arm in SLOTS else []) + (["references"] if arm in COUNTED else [])
 
 
 def load_model(task, tensors):

@@ -12,6 +12,7 @@ from trmlib.compare import arm_rows, effect, enough
 from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, SMALL, STARTS
+from trmlib.experiments.capacity_evaluations import SLOTS
 from trmlib.models.chunk import ChunkConfig
 from trmlib.runs import TrainConfig, spec_hash
 from trmlib.tables import frame
@@ -352,6 +353,22 @@ def efficiency(df, rival="standard", count="parameters", arm=ASKED):
     e = stats.paired(np.array(logs), np.zeros(len(logs)))
     bound = "outside" if {-1, 1} <= sides else "at most" if -1 in sides else "at least" if 1 in sides else ""
     return stats.Effect(*(math.exp(v) for v in (e.estimate, e.low, e.high)), e.p, e.n, e.level), bound
+
+
+def by_slot(store, df):
+    """{name: NLL (seeds, slots)} of the arms whose seeds are all evaluated, by what they know of each token of the chunk; of the TRM after each
+    refinement, and of the first token as its encoder alone names it."""
+    found, out = compare.evaluation_frame(store, df, "slots"), {}
+    for arm in SLOTS:
+        results = [r for (of, _), r in sorted(found.items()) if of == arm]
+        if len(results) < enough(df):
+            continue
+        if "encoder" in results[0]:
+            out[f"{arm}, its encoder alone"] = np.array([[r["encoder"]] for r in results])
+            for k in range(1, len(results[0]["nll"]) - 1):
+                out[f"{arm}, after {k} of {len(results[0]['nll']) - 1} refinements"] = np.array([r["nll"][k] for r in results])
+        out[arm] = np.array([r["nll"][-1] for r in results])
+    return out
 
 
 def counted(r, count):

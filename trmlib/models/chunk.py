@@ -116,11 +116,7 @@ class ChunkLM(nn.Module):
         t, length = tokens.shape[1] - m, tokens.shape[1]  # positions of the context; all positions
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         angles = rotary_angles(length, c.d // c.heads, tokens.device) if c.positions == "rotary" else None
-        x = self.placed(self.drop(self.embedding(tokens[:, :t])), 0)  # (b, t, d)
-        if c.encode:
-            for block in self.blocks:
-                x = block(x, mask=causal[:t, :t], angles=None if angles is None else angles[:t])
-
+        x = self.question(tokens[:, :t], causal[:t, :t], None if angles is None else angles[:t])  # (b, t, d)
         passes = c.T if passes is None else passes
         again = passes * (c.n + 1) > 1 and len(self.blocks) > 1  # then the first block projects the context once for all calls
         before = self.blocks[0].prepared(x) if again else None
@@ -145,6 +141,14 @@ class ChunkLM(nn.Module):
             return nll, (y.detach(), z.detach())
         logits = self.read(torch.stack([s[0] for s in states]) if every_pass else y)
         return logits, (y.detach(), z.detach())
+
+    def question(self, context, causal, angles=None):
+        """What refinements read (b, t, d): the context (b, t) embedded and, with `encode`, read once by the causal stack."""
+        x = self.placed(self.drop(self.embedding(context)), 0)
+        if self.config.encode:
+            for block in self.blocks:
+                x = block(x, mask=causal, angles=angles)
+        return x
 
     def placed(self, h, first):
         """h (b, t, d) at positions first, first + 1, …"""
