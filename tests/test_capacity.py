@@ -331,6 +331,7 @@ def test_what_a_leaking_model_knows_depends_on_where_it_is_scored_from():
     df = pd.DataFrame(rows)
     assert report.law_verdict(df, COUNTED, "leaking")[0] == "not reproduced"
     assert report.law_verdict(df, COUNTED, "leaking", "last")[0] == "open" and not len(report.shape(df, COUNTED))
+    assert len(report.alike(df)) == 2  # the shape without the level
     assert len(report.shape(df, COUNTED | {"unigram": 7.2})) == 2
 
 
@@ -374,7 +375,7 @@ def test_the_published_number_stays_open_and_a_shape_makes_a_candidate():
         for s in range(5)
     ]
     word, tested, names = report.ppl_verdict(pd.DataFrame(rows), COUNTED)
-    assert word == "open, with a candidate" and tested == ["start mismatch"] and names == ["leaking 0.1M scored from last"]
+    assert word == "open, with a candidate" and tested == ["start mismatch (leaking)"] and names == ["leaking 0.1M scored from last"]
 
 
 def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
@@ -387,6 +388,7 @@ def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
     assert steps == list(range(1, 41)) and nll[:20] == list(fall[:20]) and nll[20:] == [math.log(4096)] * 20
     (told,) = report.turned(df).to_dict("records")
     assert (told["seeds"], told["turned"], told["diverged"], told["reached"]) == (5, 1, 2, 4.0)
+    assert told["rise"] == pytest.approx(math.exp(math.log(4096) - fall[17]))  # of the one that turned, at the lowest median of five
     assert not len(report.shape(df, COUNTED)) and report.diverged(df, arm) == " (2 of 5 diverged)"
     ((name, band),) = report.law_curves(df, "TRM").items()
     assert name == "0.1M (2 of 5 diverged)" and band[0][-1] == 4.0

@@ -200,6 +200,18 @@ def test_rotary_scores_depend_on_the_distance_alone():
     torch.testing.assert_close(rotate(q[None], angles[2:3])[0], torch.cat([q[:4] * c - q[4:] * s, q[:4] * s + q[4:] * c]))
 
 
+def test_rotary_positions_under_autocast():
+    """Angles are single precision and queries halves: the scores stay halves, and close."""
+    model = ChunkLM(replace(TRM, positions="rotary"), 50, 8, 2).eval()
+    tokens = torch.randint(50, (3, 10), generator=torch.Generator().manual_seed(0))
+    whole = model(tokens)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(tokens)[0]
+    assert half.dtype == torch.bfloat16 and (half.float() - whole).abs().max() < 0.05 * whole.abs().max()
+    with pytest.raises(TrmError, match=r"^width d=20 must be an even multiple of heads=4 \(rotary positions turn pairs\)$"):
+        ChunkConfig(d=20, heads=4, positions="rotary")
+
+
 def test_likelihoods_by_hand():
     logits = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])  # one chunk of two slots
     tokens = torch.tensor([[9, 1, 0]])

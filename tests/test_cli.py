@@ -3,11 +3,12 @@
 import json
 import lzma
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trmlib import bench, cli, experiments, flops, queue, verify
+from trmlib import bench, cli, experiments, flops, queue, tables, verify
 from trmlib.data import sources
 from trmlib.errors import TrmError
 from trmlib.experiments import masked, module
@@ -123,6 +124,26 @@ def test_list_prints_a_row_an_arm(store_with_run, trm):
         ["smoke", "masked", "baseline", "cpu", "1", "0", "0"]
     ]
     assert [line[:6] for line in lines if line[2] == "4-blocks"] == [["smoke", "masked", "4-blocks", "0", "2", "0"]]
+
+
+def test_the_cost_of_an_unknown_arm_follows_the_recorded_one_whose_steps_are_most_like_its_own():
+    by_cost = {flops.forward(r.spec): r for r in masked.grid("smoke")}
+    cheap, *_, wanted, dear = sorted(by_cost)
+    recorded = [
+        {"hash": by_cost[f].spec.hash, "experiment": "masked", "arm": "a", "profile": "smoke", "seconds": seconds, "steps": 60}
+        for f, seconds in ((cheap, 600.0), (dear, 6.0))
+    ]
+    store = SimpleNamespace(records=lambda: {r["hash"]: r for r in recorded})
+    row = {
+        "hash": by_cost[wanted].spec.hash,
+        "experiment": "masked",
+        "arm": "b",
+        "profile": "smoke",
+        "status": "pending",
+        "steps": 30,
+        "seconds": None,
+    }
+    assert tables.estimated([row], store)[0]["estimated_seconds"] == pytest.approx(3.0 * wanted / dear)
 
 
 def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, document, monkeypatch):

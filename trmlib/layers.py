@@ -120,7 +120,7 @@ def rotary_angles(t, d, device=None, base=10_000):
 def rotate(x, angles):
     """Turn the pairs (x_i, x_(i + d/2)) of x (…, t, d) by angles (t, d / 2)."""
     a, b = x.chunk(2, -1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # under autocast x is a half
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 

@@ -1,5 +1,6 @@
 """Runs and records as rows and frames: what `trm list` prints and what the notebooks read."""
 
+import math
 from fnmatch import fnmatchcase
 from statistics import median
 
@@ -44,8 +45,8 @@ def chosen(profiles, patterns):
 
 def estimated(rows, store):
     """Rows of `status`, the pending ones with `estimated_seconds`: the seconds a step of the same arm times their steps; where that has
-    no record, the seconds a FLOP of the experiment (else of all) in the store, forward passes counted, times theirs."""
-    specs, a_step, a_flop = {r.spec.hash: r.spec for p in PROFILES for r in grid(p)}, {}, {}
+    no record, the seconds a FLOP of the experiment's (else all) records whose steps have the most similar cost, forward passes counted, times theirs."""
+    specs, a_step, known = {r.spec.hash: r.spec for p in PROFILES for r in grid(p)}, {}, {}  # known: (FLOPs, seconds) of steps
     arm = lambda r: (r["profile"], r["experiment"], r["arm"])  # noqa: E731
     for r in rows:
         if r["seconds"] and r["steps"]:
@@ -54,12 +55,14 @@ def estimated(rows, store):
     if any(arm(r) not in a_step for r in pending):
         for r in (r for r in store.records().values() if r["hash"] in specs and r["seconds"] and r["steps"]):
             for key in (r["experiment"], None):
-                a_flop.setdefault(key, []).append(r["seconds"] / r["steps"] / forward(specs[r["hash"]]))
+                known.setdefault(key, []).append((forward(specs[r["hash"]]), r["seconds"] / r["steps"]))
     for r in tqdm(pending, "costs", leave=False, disable=None, delay=2):
         if rates := a_step.get(arm(r)):
             r["estimated_seconds"] = median(rates) * r["steps"]
-        elif rates := a_flop.get(r["experiment"]) or a_flop.get(None):
-            r["estimated_seconds"] = median(rates) * forward(specs[r["hash"]]) * r["steps"]
+        elif steps := known.get(r["experiment"]) or known.get(None):
+            flops = forward(specs[r["hash"]])
+            nearest = min((f for f, _ in steps), key=lambda f: abs(math.log(f / flops)))
+            r["estimated_seconds"] = median(s for f, s in steps if f == nearest) * flops / nearest * r["steps"]
         else:
             r["estimated_seconds"] = None
     return rows

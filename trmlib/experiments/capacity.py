@@ -39,12 +39,10 @@ WHOLE = replace(
 )  # the TRM whose encoder learns from the context's own tokens, as a standard model does
 STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its windows, as such models usually are
 ABLATIONS = {  # one field of the TRM changed at a time
-    "gradient all": {"gradient": "all"},
-    "gradient update": {"gradient": "update"},
-    **{f"n {n}": {"n": n} for n in (0, 1, 6)},
-    **{f"T {T}": {"T": T} for T in (1, 4)},
     "n 0, T 1": {"n": 0, "T": 1},  # no recursion at all
-    "no encoder": {"encode": False},  # the slots read the bare embedding, as the paper's model reads its question
+    **{f"gradient {through}": {"gradient": through} for through in ("last", "all", "update")},
+    **{f"T {T}": {"T": T} for T in (1, 4)},
+    **{f"n {n}": {"n": n} for n in (0, 1, 6)},
 }
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the last was added when the best lay on the edge
 RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3, "everywhere": 1e-2}  # the best of them, by the first tuning seed
@@ -118,8 +116,11 @@ def grid(profile):
                 seeds=TUNING_SEEDS[: len(seeds)],
                 train=annealed(short, lr),
             )
-    for name, fields in list(ABLATIONS.items())[: 2 if smoke else None]:
-        arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(brief, rate("annealed", d)))
+    for kind, model, first in (("everywhere", wide_as(WHOLE, d), 1), ("annealed", honest, 7)):  # the first learns, and comes first
+        changed = {name: replace(model, **fields) for name, fields in ABLATIONS.items()}
+        names = [name for name, other in changed.items() if other != model][: 2 if smoke else None]
+        for i, name in enumerate(names):
+            arm(f"{kind} {size} ({name})", changed[name], first if i < 3 else 7, train=annealed(brief, rate(kind, d)))
 
     d = sizes[SMALL]
     leaking, plain = (wide_as(m, d) for m in (EARLIER, CAUSAL))

@@ -66,7 +66,11 @@ GROUP_SEEDS = (0, 1, 2, 3, 4)
 
 def wanted(arm, spec):
     """The names of the evaluations that an arm takes part in."""
-    single = ["leak_probe"] if " (" not in arm and arm.split()[0] in ("TRM", "annealed", "leaking", "causal") and "=" not in arm else []
+    single = (
+        ["leak_probe"]
+        if " (" not in arm and arm.split()[0] in ("TRM", "annealed", "everywhere", "leaking", "causal") and "=" not in arm
+        else []
+    )
     return single + (["slots"] if arm in SLOTS else []) + (["references"] if arm in COUNTED else [])
 
 

@@ -39,6 +39,11 @@ ADDED = [  # chosen later, before any of their runs was recorded: corrected toge
     ("everywhere 0.1M", "causal 0.1M", "that TRM or a causal model trained on the four tokens that both name: same parameters, same windows"),
     ("everywhere 0.1M", "annealed 0.1M", "a TRM whose encoder learns from the context, or not"),
 ]  # fmt: skip
+RECURSION = [  # chosen later still, before any of their runs was recorded: what recursion and its gradient do for a TRM that learns
+    ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", "two refinements of three latent updates, or a single update"),
+    ("everywhere 0.1M", "everywhere 0.1M (T 1)", "two refinements or one"),
+    ("everywhere 0.1M", "everywhere 0.1M (gradient last)", "gradient through all refinements or the last"),
+]  # fmt: skip
 WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together, apart from the others
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
     ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
@@ -46,6 +51,7 @@ WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together
 CAUSES = (  # what may turn a curve: parts of arms' names; a start mismatch is read off the leaking runs
     "decay", "lr 3e-4", "lr 1e-3", "sampling restarts", "optimiser forgotten", "sequential", "fp16 weights", "bf16 weights", "text of N",
 )  # fmt: skip
+MODELS = {"steady": "causal", "leaking": "leaking"}  # first word of such an arm → what its model is
 FEW = ("steady 0.04M (text of N)", "steady 0.04M (text of N/16)")  # as many unique windows as parameters, or fewer
 REPEATS = {  # change of the training → the text of its windows
     "": "whole text", " (sampling restarts)": "whole text", " (text of N)": "N tokens", " (text of N/16)": "N/16 tokens",
@@ -278,33 +284,44 @@ def law_verdict(df, counted, kind="TRM", start="own"):
 
 
 def turned(df):
-    """A row for each complete arm and start: the share of seeds whose curve turned, and where (median windows a parameter)."""
+    """A row for each complete arm and start: how many seeds' curves turned, and of those where (median windows a parameter) and how much
+    higher than there they end."""
     table = finished(turns(df), df)
     rows = [
         {"arm": arm, "scored from": start, "seeds": len(g), "turned": int((~g.censored).sum()), "diverged": int(g.diverged.sum()),
-         "at": float(np.median(g.ratio[~g.censored])) if (~g.censored).any() else None, "rise": float(np.median(g.last_ppl / g.lowest_ppl)),
+         "at": float(np.median(g.ratio[~g.censored])) if (~g.censored).any() else None,
+         "rise": float(np.median((g.last_ppl / g.lowest_ppl)[~g.censored])) if (~g.censored).any() else None,
          "reached": float(g.reached.min())}
         for (arm, start), g in table.groupby(["arm", "start"], sort=False)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["arm", "scored from", "seeds", "turned", "diverged", "at", "rise", "reached"])
 
 
-def shape(df, counted):
-    """Arms that reproduce the published shape: every seed turns between 2/3 and 3/2 windows a parameter, and ends at least twice as
-    high as at its lowest (published: 544 after 224), without any that diverged, and having known more there than token frequencies."""
+def alike(df):
+    """Arms with the published shape, at whatever level: every seed turns between 2/3 and 3/2 windows a parameter, and ends at least twice as
+    high as at its lowest (published: 544 after 224), without any that diverged."""
     t = turned(df)
-    if not len(t) or counted is None:
-        return t.head(0)
-    alike = (t.turned == t.seeds) & (t.diverged == 0) & t["at"].between(2 / 3, 1.5) & (t.rise >= 2)
-    return t[[a and not nothing_to_forget(df, counted, [r["arm"]], r["scored from"]) for a, (_, r) in zip(alike, t.iterrows(), strict=True)]]
+    return t[(t.turned == t.seeds) & (t.diverged == 0) & t["at"].astype(float).between(2 / 3, 1.5) & (t.rise.astype(float) >= 2)]
+
+
+def shape(df, counted):
+    """Those of `alike` that at their lowest knew more than token frequencies."""
+    t = alike(df)
+    return t.head(0) if counted is None else t[[not nothing_to_forget(df, counted, [r["arm"]], r["scored from"]) for _, r in t.iterrows()]]
 
 
 def ppl_verdict(df, counted):
     """(verdict, candidates tested, those that reproduce the shape) on 223.62. A shape found makes a candidate, not a proof."""
     t, found = turned(df), shape(df, counted)
-    tested = [c for c in CAUSES if any(c in arm for arm in t.arm)] + (["start mismatch"] if (t["scored from"] != "own").any() else [])
-    names = [f"{r['arm']} scored from {r['scored from']}" for r in found.to_dict("records")]
-    return ("open, with a candidate" if names else "open"), tested, names
+    on = {c: sorted({MODELS.get(arm.split()[0], "TRM") for arm in t.arm if c in arm}) for c in CAUSES}
+    tested = [f"{c} ({' and '.join(models)})" for c, models in on.items() if models]
+    tested += ["start mismatch (leaking)"] if (t["scored from"] != "own").any() else []
+    return ("open, with a candidate" if len(found) else "open"), tested, scored_from(found)
+
+
+def scored_from(rows):
+    """Arms of `turned` and the starts they were scored from, as text."""
+    return [f"{r['arm']} scored from {r['scored from'].replace('own', 'its own start')}" for r in rows.to_dict("records")]
 
 
 def examples_table():
@@ -415,7 +432,7 @@ def times(e, bound):
     return f"{bound} {known[bound]:.2f}" if bound in known else f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]"
 
 
-def ablations(df, base="annealed 0.1M"):
+def ablations(df, base=ASKED):
     """Rows for a forest: each ablation against its base."""
     names = list(
         dict.fromkeys(

@@ -62,6 +62,8 @@ class ChunkConfig:
                 raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
         if self.n < 0 or self.T < 1 or self.blocks < 1:
             raise TrmError(f"n={self.n} must be ≥ 0, T={self.T} and blocks={self.blocks} ≥ 1")
+        if self.positions == "rotary" and self.d % (2 * self.heads):
+            raise TrmError(f"width d={self.d} must be an even multiple of heads={self.heads} (rotary positions turn pairs)")
         if self.everywhere and not self.encode and self.start != "shifted":
             raise TrmError(f"everywhere needs encode or start='shifted', not {self.start!r}: other slots have no tokens to predict from")
         if self.everywhere and self.encode and self.loss_passes == "every":
