@@ -16,21 +16,23 @@
 #
 # A *Tiny Recursive Model* (TRM) is a small network that is applied again and again to its own answer. The original paper
 # (Jolicoeur-Martineau 2025, arXiv 2510.04871) solves hard Sudokus with it. Four later write-ups say that it does much more. The
-# ledger below holds each of their claims and what became of it.
+# ledger below holds what they state in numbers or as a cause, as far as we found it, and what became of it. Opinions, advice and plans are left out.
 #
 # ## The ledger
 #
 # A claim stands in `data/claims.yaml` with its source, its value and the name of a rule; the rule, a function of `trmlib/claims.py`,
 # reads the records and gives the verdict. Nobody types one. *Reproduced*: the interval excludes zero and holds the claimed value.
 # *Not reproduced*: it excludes the claim. *Artefact*: without its cause the two arms are the same within ±2 %, with it the effect is back.
-# Otherwise *inconclusive*, and *open* as long as the runs that could decide are missing: pending, or so far only of a size, text or device that says
-# nothing of the claim. Parameter counts and the write-ups' own arithmetic need no runs. Records that fall short of the claim (a cut
-# profile, a much smaller model, a stand-in for its corpus, model or device) can show an effect, but never refute one.
+# Otherwise *inconclusive*, and *open* as long as what could decide is missing: runs that are pending, or so far only of a size, text or device that
+# says nothing of the claim, or a test that this report does not have. Parameter counts need no runs. Sums of the write-ups' own numbers, and numbers
+# that they quote, are checked on paper: they *add up* or do not, which says nothing of the world. Records that fall short of the claim (a cut
+# profile, a much smaller model, a stand-in for its corpus, model or device) can show an effect, but never refute one; a claim of any model is
+# taken to be about those that it was made on.
 #
-# Two kinds of artefact are judged by a variant. Shakespeare's 1.01 against 55.08: without the leak no improvement of 2 % or more
-# may be left. That is less than "the same", and meant so, for a TRM that is the *worse* one without its leak unmakes the claim no
-# less than a tie does. And where a level is claimed, not a gain (a perplexity near 1 left to right, the plain model's 55.08), that
-# level must come with the cause and go with it.
+# Two kinds of artefact are judged by a variant. Shakespeare's 1.01 against 55.08: without the leak and with one table of characters no
+# improvement of 2 % or more may be left, and a cause, put back alone, must bring one. That is less than "the same", and meant so, for a TRM that
+# is the *worse* one without its leak unmakes the claim no less than a tie does. And where a level is claimed, not a gain (a perplexity near 1 left
+# to right, the plain model's 55.08), that level must come with the cause and go with it.
 
 # %% tags=["parameters"]
 profile = "full"

@@ -32,6 +32,7 @@ figures = "../figures"
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
@@ -45,11 +46,17 @@ from trmlib.tables import records_digest, shown
 plots.style()
 store = Store()
 df, profile = shown(store, "shakespeare", profile)
-digest, about = records_digest(df), compare.label(df, profile)
+tuned = df.arm.str.contains("(lr", regex=False)
+digest, about = records_digest(df), compare.label(df[~tuned], profile)
 claimed = report.CLAIMED
 
 
-def save(fig, name, caption, alt):
+def save(fig, name, caption, alt, runs=("*",), about=about):
+    """The figure as files; where nothing of it is recorded, one line: what trains its runs."""
+    if plots.empty(fig):
+        plt.close(fig)
+        named = " ".join(f'"shakespeare/{r}"' for r in runs)
+        return say(f"`{name}` waits for its runs: `trm run --profile {profile} {named}`.")
     return plots.save(fig, name, figures, f"{caption} ({about})", alt, digest, "01_shakespeare")
 
 
@@ -76,8 +83,8 @@ say(
 # | arm | what differs |
 # | --- | --- |
 # | target | the slots start at the embeddings of the characters *that are asked for*: the earlier TRM |
-# | mask, last, zeros, noise | the slots start at a mask embedding, the last character read, zeros, noise. (The gradient reaches the last refinement alone, so the mask is as fixed as the others.) |
-# | parallel | *n* = 0, *T* = 1: the slots read the context once |
+# | mask, last, zeros, noise | the slots start at a mask embedding, the last character read, zeros, noise. (The gradient reaches the last refinement alone, so the mask is as fixed as the others, and so are the slots' positions.) |
+# | parallel | *n* = 0, *T* = 1: the slots read the context once (and the gradient reaches their start: mask and positions are trained) |
 # | baseline | causal, slot *i* holds the character before the one it predicts: the earlier baseline, a next-character transformer trained on the chunk alone |
 # | baseline-compute | the same, trained for as much compute as the TRM |
 # | baseline-everywhere | the same, trained to predict every character of the window, as is usual |
@@ -254,7 +261,7 @@ if len(done):
 
 # %%
 counted = compare.references(store, df)
-unlearnt = compare.unlearnt(df, counted)
+unlearnt = compare.unlearnt(df[~tuned], counted)
 first = compare.primary(df, report.PRIMARY, unlearnt=unlearnt)
 display(compare.comparison_table(first))
 if counted:
@@ -265,9 +272,57 @@ if counted:
     )
 
 # %% [markdown]
+# ### Slot by slot
+#
+# The chain rule helps from the second slot on. At slot 1, the first character of the chunk, nobody sees a target: baseline, parallel and mask know the same characters of context, and
+# are asked the same question. What separates them there is how they read and how far they are trained.
+
+# %%
+slots = report.by_slot(df, ("baseline", "parallel", "mask"))
+fig, ax = plt.subplots(figsize=(7, 3.6))
+if slots:
+    bands = {a: (np.arange(nll.shape[1]) + 1, *(np.exp(v) for v in stats.band(nll))) for a, nll in slots.items()}
+    plots.plain_log(plots.lines(bands, ax, "slot of the chunk", "perplexity, part B"))
+    ax.set_xticks(next(iter(bands.values()))[0])
+else:
+    plots.pending(ax, "slot by slot")
+save(
+    fig,
+    "shakespeare_slots",
+    "Perplexity of each slot of the chunk, mean and 95 % band over seeds. At slot 1 all three know the same; at slot 2 the baseline sees the first character, the others do not.",
+    "Lines of perplexity over the slots of a chunk for baseline, parallel and mask.",
+    ("baseline", "parallel", "mask"),
+)
+plt.show()
+if len(slots) == 3:
+    one = {a: nll[:, 0] for a, nll in slots.items()}
+    gap = {a: (nll - slots["baseline"]).mean(0) for a, nll in slots.items()}
+    behind = {a: stats.ratio(one[a], one["baseline"]) for a in ("parallel", "mask")}
+    say(
+        f"At slot 1 *baseline* reaches {math.exp(one['baseline'].mean()):.1f}. "
+        + " ".join(
+            f"*{a}* {math.exp(one[a].mean()):.1f}, {percent(e)} against it ({gap[a][0] / gap[a].sum():.0%} of its gap over the whole chunk, in nats)."
+            for a, e in behind.items()
+        )
+        + " (Looked at after the comparisons were fixed, and not corrected.)"
+        + (" So the gap is not the chain rule alone." if all(e.low > 0 for e in behind.values()) else "")
+        + (
+            f" In this cut profile such slots have not trained far: counting pairs of characters reaches {math.exp(counted['bigram']):.1f}, over both."
+            if profile != "full" and counted and one["mask"].mean() > counted["bigram"]
+            else ""
+        )
+    )
+    chunk = first[(first.arm == "mask") & (first.rival == "parallel")].iloc[0]
+    say(
+        f"*mask* against *parallel*: {percent(stats.ratio(one['mask'], one['parallel']))} at slot 1; over the chunk {percent(chunk.effect)}, Holm-corrected **{compare.reading(chunk)}**. "
+        "And these two differ in more than recursion: no gradient ever reaches the mask and the slots' positions of *mask*, which but for weight decay stay as drawn; in *parallel* both are trained."
+    )
+
+# %% [markdown]
 # ## Equal tuning
 #
-# The same grid of learning rates for both models, on seeds of their own, scored on part A.
+# The same grid of learning rates for both models, on seeds of their own, scored on part A. The other arms of the comparisons run at the same rate
+# as these two, without a sweep of their own.
 
 # %%
 fig, ax = plt.subplots()
@@ -277,6 +332,8 @@ save(
     "shakespeare_tuning",
     "Perplexity against the learning rate, baseline and TRM from a mask embedding, mean and 95 % band over the tuning seeds.",
     "Two lines of perplexity against the learning rate.",
+    ("* (lr *)",),
+    compare.label(df[tuned], profile),
 )
 plt.show()
 say(compare.best_rates(df, ("baseline", "mask"), shakespeare.RATES))
@@ -346,6 +403,7 @@ save(
     "shakespeare_factors",
     "Perplexity a character on part B when one field of the TRM changes, mean and 95 % band over seeds.",
     "Four panels: latent updates, refinements, supervision steps, and chunk length for baseline, mask and parallel.",
+    ("n-*", "T-*", "bounded*", "* (chunk *)"),
 )
 plt.show()
 
@@ -367,6 +425,7 @@ save(
     "shakespeare_changes",
     "One field of the TRM changed at a time: change of perplexity against the TRM that starts at a mask, 95 % intervals over seeds; grey: ±2 %.",
     "Forest plot: one interval a changed field, with pending ones marked. Zero is the TRM itself.",
+    changed,
 )
 plt.show()
 
@@ -409,12 +468,23 @@ for arm in (a for a in ("target", "mask") if a in found):
         display(report.strip_cells(strip))
 
 # %% [markdown]
-# To sample more, change the prompt: every model writes whose weights are here, in `data/checkpoints/` or, after `trm run`, in `data/cache/`.
+# To sample more, change the prompt: every model writes whose weights are here, in `data/checkpoints/` or `data/cache/`.
 
 # %%
 prompt, temperature, top_k, length = "ROMEO:\n", 0.8, 0, 240
-written = [report.write(store, df, arm, prompt, length, temperature, top_k) for arm in shakespeare.MODELS]
-print(*filter(None, written), sep="\n\n")
+written = {arm: report.write(store, df, arm, prompt, length, temperature, top_k) for arm in (*shakespeare.MODELS, "calibration")}
+print(*filter(None, written.values()), sep="\n\n")
+if skipped := [arm for arm, text in written.items() if text is None]:
+    again = [arm for arm in skipped if (df.arm == arm).any()]
+    say(
+        f"Skipped, for their weights are not here: {', '.join(skipped)}. `trm run` trains those that are pending"
+        + (
+            f"; of those that are recorded it trains again, beside the records, with `TRM_RESULTS=build/again TRM_CACHE=data/cache trm run --profile {profile} --seeds 0 "
+            f"shakespeare/{again[-1]}`, and `trm keep --profile {profile} shakespeare/{again[-1]}/0 shakespeare-{again[-1]}` keeps the weights."
+            if again
+            else "."
+        )
+    )
 
 # %% [markdown]
 # ## What it means
@@ -422,4 +492,9 @@ print(*filter(None, written), sep="\n\n")
 # The list is made by rule from the comparisons above; what is pending stays open.
 
 # %%
-say(compare.findings(first, profile))
+say(
+    compare.findings(first, profile)
+    + "\n\n"
+    + compare.swept(df, "shakespeare", ("baseline", "mask"), profile)
+    + "\n- The other arms run at the same rate; none of them has a sweep."
+)

@@ -481,7 +481,7 @@ plt.show()
 whole = report.ASKED
 if compare.complete(df, whole):
     say(
-        f"Perplexity of *{whole}*: {math.exp(compare.scores(df, whole).mean()):.0f} [{', '.join(f'{v:.0f}' for v in report.interval(df, whole))}] over its seeds. "
+        f"Perplexity of *{whole}*: {math.exp(compare.scores(df, whole).mean()):.0f} [{', '.join(f'{v:.0f}' for v in report.interval(df, whole))}] over its seeds; "
         + "; ".join(
             f"against *{b}* {percent(e)}" for b in ("annealed 0.1M", "causal 0.1M", "standard 0.1M") if (e := compare.effect(df, whole, b))
         )
@@ -537,7 +537,7 @@ if whole in known:
     first_token = known[whole][:, 0]
     others = {name: nll[:, 0] for name, nll in known.items() if name != whole}
     say(
-        f"Of the first token *{whole}* reaches {math.exp(first_token.mean()):.0f}. "
+        f"Of the first token *{whole}* reaches {math.exp(first_token.mean()):.0f}; "
         + "; ".join(
             f"against *{name}* ({math.exp(v.mean()):.0f}): {percent(stats.paired(first_token, v).relative())}" for name, v in others.items()
         )
@@ -664,7 +664,8 @@ else:
 law = {title: report.law_verdict(df, counted, kind, start)[0] for title, (kind, start) in panels.items()}
 say(
     f"- The capacity law, tested up to {capacity.TIMES} windows a parameter: **{law['causal, constant rate']}** for causal models; **{law['TRM, nothing leaks']}** for the TRM without a leak; "
-    f"**{law['leaking, scored as trained']}** for leaking ones as they were trained, **{law['leaking, from the last token']}** validated from the last token.\n"
+    f"**{law['leaking, scored as trained']}** for leaking ones as they were trained, **{law['leaking, from the last token']}** validated from the last token. "
+    f"Of the claim as it was made, the ledger: **{ledger['capacity-law']}**.\n"
     f"- {claimed['ppl']}: **{report.ppl_verdict(df, counted)[0]}**.\n"
     f'- "2–3× parameter efficiency": **{ledger["capacity-efficiency"]}**.\n'
     + compare.findings(first, profile)

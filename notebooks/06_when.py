@@ -411,8 +411,8 @@ plt.show()
 #
 # Every task of the report, placed by what it needs: serial steps to the right, nats that its answers must share upwards, or on the strip below where nothing
 # has measured them. Rings are trained depth: what the passes of training bring over none (over one on Hops, over the first supervision step on Sudoku).
-# Discs are thinking time: what passes beyond all of training add. Areas are gains in points of accuracy (blue) or in % of perplexity (orange); the two are
-# not to be compared with each other. Losses have no area; the numbers stand in the key.
+# Discs are thinking time: what passes beyond all of training add; crosses, what they take. Areas are gains in points of accuracy (blue) or in % of perplexity (orange); the two are
+# not to be compared with each other. What trained depth loses has no area; the numbers stand in the key.
 #
 # Steps are known for *hops* (k) and *dial* (1), and counted as rounds of deductions for Sudoku. For text they are the fewest passes beyond a plain reading with which perplexity is
 # no more than 2 % above that of the full recursion, *none* if a plain reading is enough, as far as arms with fewer passes have been trained.
@@ -423,7 +423,7 @@ if tasks:
     fig, (ax, key) = plt.subplots(2, 1, figsize=(7, 6.2 + 0.3 * len(tasks)), height_ratios=[5.2, 0.7 + 0.3 * len(tasks)])
     at = pd.DataFrame([
         {**{k: t[k] for k in ("number", "depth", "coordination", "unit")}, "trained": t["trained"].estimate,
-         "thinking": t["thinking"].estimate if t["thinking"] else np.nan, "thin": bool(set(t["thin"]) - {report.TOY})} for t in tasks
+         "thinking": t["thinking"].estimate if t["thinking"] else np.nan, "loses": report.loses(t), "thin": bool(set(t["thin"]) - {report.TOY})} for t in tasks
     ])  # fmt: skip
     at[["depth", "coordination"]] = at[["depth", "coordination"]].astype(float)
     plots.tasks(at, ax)
@@ -431,6 +431,7 @@ if tasks:
     ax.set_ylabel("coordination needed (nats)")
     for kind, fill in (("ring: trained depth", "none"), ("disc: thinking time beyond it", "#666666")):
         ax.scatter([], [], 110, facecolors=fill, edgecolors="#666666", linewidths=1.6, label=kind)
+    ax.scatter([], [], 110, color="#666666", marker="x", linewidths=2.4, label="cross: thinking time loses")
     for kind, colour in (("points of accuracy", plots.COLOURS[0]), ("% of perplexity", plots.COLOURS[1])):
         ax.scatter([], [], 60, color=colour, marker="s", label=kind)
     ax.legend(loc="upper right", fontsize=10)
@@ -441,7 +442,7 @@ else:
 if missing:
     ax.set_title("not recorded yet: " + ", ".join(missing), fontsize=10, color="#666666")
 plots.save(
-    fig, "when_answer", figures, f"Where thinking time helps: every task of the report that has records (profile {profile}), by serial steps and coordination needed (tasks that would lie on one another stand side by side). Rings: gain from trained depth; discs: from passes beyond training. More is better on both (of perplexity, its fall); no gain and a loss are the same smallest mark, told apart in the key. Hops: following pointers; Dial: two answers that must agree. Hops and Dial are one synthetic language each; † and broken rings: fewer than ten seeds or a cut profile.",
+    fig, "when_answer", figures, f"Where thinking time helps: every task of the report that has records (profile {profile}), by serial steps and coordination needed (tasks that would lie on one another stand side by side). Rings: gain from trained depth; discs: from passes beyond training; crosses: what these take away, where it is 1 % or point or more. In the key more is better (of perplexity, its fall); the smallest mark is no gain. Hops: following pointers; Dial: two answers that must agree. Hops and Dial are one synthetic language each; † and broken rings: fewer than ten seeds or a cut profile.",
     "Map of numbered tasks over serial steps and coordination needed, with a strip for tasks whose coordination was not measured, and below it a key: number, task, gain from trained depth and from thinking time with 95 % intervals, seeds.",
     everything, "06_when",
 )  # fmt: skip

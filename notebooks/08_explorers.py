@@ -36,7 +36,7 @@ from trmlib.tables import records_digest, shown
 plots.style()
 store = Store()
 masked = shown(store, "masked", profile)
-puzzles, _ = shown(store, "sudoku", profile)
+sudoku = shown(store, "sudoku", profile)
 kept = set(checkpoints.names())
 
 
@@ -60,7 +60,7 @@ def save(fig, name, caption, alt, used):
 # %%
 arms, sentence = ("baseline", "joint"), SENTENCES[-1]
 found = compare.evaluation_frame(store, masked[0], "examples")
-said = {s: {arm: found[arm, 0][s] for arm in arms} for s in SENTENCES} if all((arm, 0) in found for arm in arms) else {}
+said = {s: {arm: found[arm, 0][s] for arm in arms} for s in reversed(SENTENCES)} if all((arm, 0) in found for arm in arms) else {}
 if said:
     fig = explore.draw_fill(said[sentence], sentence)
 else:
@@ -84,21 +84,28 @@ explore.fill_the_blanks() if set(explore.FILLED) <= kept else missing(*explore.F
 # %% [markdown]
 # ## Watch it think
 #
-# A Sudoku, pass by pass: the one whose filmstrip is in [chapter 05](05_sudoku.ipynb#Filmstrips). Black digits are given; the darker the ground, the surer the model; orange is wrong.
-# Below, pick a puzzle by the rounds of deductions that it needs, or paste one of 81 characters; random starts stand beside the model's own.
+# Two recorded Sudokus, pass by pass, those whose filmstrips are in [chapter 05](05_sudoku.ipynb#Filmstrips): one chosen among the solved, the one
+# that took longest, and one that was not solved. Black digits are given; the darker the ground, the surer the model; orange is wrong.
 
 # %%
-strips = sudoku_report.strips(store, puzzles, "TRM")
-strip = next((s for s in strips if s["solved"]), None)
-read = lambda line: [0 if c == "." else int(c) for c in line]  # noqa: E731
-if strip:
-    boards, labels = [], []
-    for i, (digits, sure) in enumerate(zip(strip["digits"], strip["confidence"], strict=True)):
-        fig, ax = plt.subplots(figsize=(3.6, 3.6))
-        plots.board(read(digits), ax, read(strip["puzzle"]), read(strip["target"]), sure, f"after pass {i + 1}")
-        boards.append(fig)
-        labels.append(f"pass {i + 1} of {len(strip['digits'])}, {strip['sure'][i]:.0%} sure")
-strip and explore.stepper(boards, labels)
+strips = sudoku_report.strips(store, sudoku[0], "TRM")
+ends = {"chosen among the solved": True, "not solved": False}
+boards = {what: next((s for s in strips if s["solved"] == end), None) for what, end in ends.items()}
+if strips:
+    rate = compare.scores(sudoku[0], "TRM", sudoku_report.METRIC).mean()
+    say(f"Of all held-out puzzles the model solves {rate:.1%} ({compare.label(*sudoku, ['TRM'])}).")
+explore.beside(*(explore.step_through_board(s, what) for what, s in boards.items() if s)) if strips else None
+
+# %% [markdown]
+# One puzzle, several starts: the kept model from its own start and from random ones. The puzzle is generated, and chosen: of those of the controls
+# below, the easiest that some of these starts solve and some do not.
+
+# %%
+split = explore.disagreement() if "sudoku" in kept else None
+explore.step_through_starts(*split) if split else None
+
+# %% [markdown]
+# Pick a puzzle by the rounds of deductions that it needs, or paste one of 81 characters; random starts stand beside the model's own.
 
 # %%
 explore.watch_it_think() if "sudoku" in kept else missing("sudoku")
@@ -175,5 +182,5 @@ say(budget.said({score: budget.chosen(table, task, score) for task, score in pan
 # than any trained on, with sixteen passes; the axis *blocks one after the other* for dial, on which samples cost nothing; the kept
 # `shakespeare-target` in the probe beside `shakespeare-mask`, the same network without its leak.
 #
-# The pictures and the steppers show records (`data/results/`, `trm show RUN`); only the controls of the first, second and fourth explorer run a
-# model, and nothing that they show is quoted anywhere. `trm keep RUN NAME` puts a model of your own beside the kept ones.
+# The pictures and the steppers show records (`data/results/`, `trm show RUN`); only the stepper over starts and the controls of the first, second and
+# fourth explorer run a model, and nothing that they show is quoted anywhere. `trm keep RUN NAME` puts a model of your own beside the kept ones.

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from browser import Browser
 
+from trmlib.experiments.masked_evaluations import SENTENCES
+
 ROOT = Path(__file__).parents[1]
 SITE = Path(os.environ.get("TRM_SITE") or ROOT / "dist" / "site")
 PAGES = sorted(p.name for p in SITE.glob("*.html"))
@@ -81,11 +83,30 @@ def test_a_figure_leads_to_the_cell_that_made_it(page):
     browser.screenshot(SHOTS / "cell.png")
 
 
+def test_the_first_page_and_the_ledger_are_read_without_sideways_scroll_on_a_phone(page):
+    browser = page("index.html", width=390)
+    assert browser.js("document.documentElement.scrollHeight") < 7000
+    assert browser.js("document.querySelector('figure').getBoundingClientRect().top") < 900  # the headline figure is on the first screen
+    sideways = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert browser.js(sideways) == 0
+    browser = page("claims.html", width=390)
+    assert browser.js(sideways) == 0
+    label = "getComputedStyle(document.querySelector('td[data-label=verdict]'), '::before').content"
+    assert browser.js(label) == 'attr(data-label) ": "' or "verdict" in browser.js(label)
+    hidden = "[...document.querySelectorAll('td')].filter(e => e.getBoundingClientRect().right > 390).length"
+    assert browser.js(hidden) == 0
+    assert page("claims.html").js(label) == "none"  # a table where there is room
+
+
 def test_every_explorer_steps_without_a_kernel(page):
     browser = page("08_explorers.html", width=390)
     shown = "[...document.querySelectorAll('input[type=range]')].map(i => [...i.parentNode.querySelectorAll('img')].filter(e => e.offsetWidth).map(e => [e.alt, e.offsetWidth <= 390]))"
     before = browser.js(shown)
-    assert len(before) == 4 and all(len(pictures) == 1 for pictures in before)
+    assert len(before) == 6 and all(len(pictures) == 1 for pictures in before)
+    opening = [pictures[0][0] for pictures in before]
+    assert opening[0] == f"{SENTENCES[-1]}: at first"  # words, not <UNK>
+    assert opening[1].startswith("chosen among the solved: pass 1 of ") and opening[2].startswith("not solved: pass 1 of ")
+    assert opening[3].endswith(" of 4 starts solved")
     browser.js("document.querySelectorAll('input[type=range]').forEach(i => { i.value = 1; i.dispatchEvent(new Event('input')) })")
     after = browser.js(shown)
     assert all(len(b) == 1 and a != b and b[0][1] for a, b in zip(before, after, strict=True))

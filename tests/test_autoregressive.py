@@ -31,7 +31,10 @@ def test_every_run_of_the_grid_is_one_of_its_own(profile):
     assert len({r.spec.hash for r in runs}) == len(runs) == len({(r.arm, r.spec.seed) for r in runs})
     named = {arm for a, b, _ in report.PRIMARY for arm in (a, b)}
     assert named <= {r.arm for r in runs}
-    assert [r.arm for r in runs if r.spec.seed == 0][:4] == ["baseline, no shift", "TRM, no shift", "baseline", "TRM"]
+    arms, rates = list(dict.fromkeys(r.arm for r in runs)), autoregressive.RATES[: 1 if profile == "smoke" else None]
+    assert arms[:4] == ["baseline, no shift", "TRM, no shift", "baseline", "TRM"]
+    sweep = [f"{name} (lr {lr:g})" for name in ("baseline", "TRM") for lr in rates]
+    assert arms[4 : 5 + len(sweep)] == [*sweep, "baseline-compute"]  # equal tuning right after the headline arms
 
 
 def test_passes_cost_no_parameters_and_the_compute_is_counted():
@@ -51,6 +54,17 @@ def test_without_the_shift_each_slot_sees_its_own_target_and_with_it_only_earlie
         torch.manual_seed(0)
         matrix = evaluations.leak_probe(task, task.model())["as trained"]
         assert (np.diag(matrix).min() > 1e-4) == leaks and matrix[0, 1] == 0 and matrix[1, 0] > 0
+
+
+def test_a_recursion_never_trains_where_its_slots_start_and_plain_passes_do():
+    for arm, trained in (("recursion", False), ("TRM", True), ("baseline", True)):
+        task = Task(smoke(arm))
+        torch.manual_seed(0)
+        model, (batch,) = task.model(), task.batches(0, 0, 1)
+        task.loss(model, batch, None)[0].backward()
+        first = task.config.context - 1  # the slots hold the last word read and those before the last one asked for
+        context, slots = model.position.weight.grad[:first], model.position.weight.grad[first : first + task.config.chunk]
+        assert bool(slots.any()) == trained and context.any()
 
 
 def test_the_missing_shift_is_learnt_to_perplexity_one_and_the_honest_model_is_not(store):

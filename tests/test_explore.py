@@ -1,6 +1,7 @@
 """Explorers: what they compute, draw and connect, on kept models of the smoke profile."""
 
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ from trmlib.data.text import MASK, UNK, question
 from trmlib.errors import TrmError
 from trmlib.evaluate import likeliest
 from trmlib.experiments import masked, shakespeare, shakespeare_report
+from trmlib.experiments.masked_evaluations import SENTENCES
 from trmlib.runs import Store, write_atomically
 from trmlib.train import train
 
@@ -124,13 +126,62 @@ def test_thinking_is_drawn_for_each_start():
     steps = [{"digits": [1, 2, 3, 4] * 4, "confidence": [0.5] * 16, "sure": 0.25, "legal": False}]
     fig = explore.draw_thinking([1] + [0] * 15, [steps, steps], 1)
     assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes] == [
-        "own start: 25% sure, rules broken",
-        "random start 1: 25% sure, rules broken",
+        "own start\n25% sure, rules broken",
+        "random start 1\n25% sure, rules broken",
     ]
-    plt.close(fig)
+    fig = explore.draw_thinking([1] + [0] * 15, [steps] * 3, 1, 2)
+    assert fig.axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2) and [ax.axison for ax in fig.axes] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    plt.close("all")
     levels = explore.puzzles_by_difficulty(12)
     assert list(levels) == sorted(levels) and len(levels) > 5 and all(len(p) == 81 for p in levels.values())
     assert min((p > 0).sum() for p in levels.values()) <= 28 and max((p > 0).sum() for p in levels.values()) >= 36  # sparse and easy ones
+
+
+def test_starts_that_disagree_are_found_on_the_easiest_puzzle_and_stepped_through(monkeypatch):
+    own = [{"digits": [1, 2, 3, 4] * 4, "confidence": [0.5] * 16, "sure": 0.25, "legal": legal} for legal in (False, True)]
+    monkeypatch.setattr(explore, "puzzles_by_difficulty", lambda: {2: "easy", 3: "split", 4: "hard"})
+    tried = []
+
+    def solved(puzzle, n_sup, start):
+        tried.append((puzzle, n_sup, start))
+        return own[:: 1 if puzzle == "easy" or start in (None, 2) else -1]
+
+    monkeypatch.setattr(explore.solve, "solve", solved)
+    rounds, puzzle, runs = explore.disagreement(2, 3)
+    assert (rounds, puzzle, [run[-1]["legal"] for run in runs]) == (3, "split", [True, False, True, False])
+    assert tried == [(p, 2, s) for p in ("easy", "split") for s in (None, 1, 2, 3)]
+    html = explore.step_through_starts(rounds, [1] + [0] * 15, runs).data
+    labels = re.findall('alt="([^"]*)"', html)
+    assert labels == [f"3 rounds of deductions: pass {k} of 2, 2 of 4 starts solved" for k in (1, 2)] and not plt.get_fignums()
+    monkeypatch.setattr(explore, "puzzles_by_difficulty", lambda: {2: "easy"})
+    assert explore.disagreement(2, 3) is None
+
+
+def test_a_recorded_board_says_which_it_is(monkeypatch):
+    strip = {"puzzle": "1" + 14 * "." + "1", "target": "1234341221434321", "digits": ["1".ljust(15, "2") + "1", "1234341221434321"],
+             "confidence": [[0.5] * 16] * 2, "sure": [0.25, 1]}  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(
+        explore.plots, "board", lambda digits, ax, puzzle, target, sure, title: drawn.append((digits[:3], puzzle[:3], target[:3], title))
+    )
+    html = explore.step_through_board(strip, "not solved").data
+    assert re.findall('alt="([^"]*)"', html) == ["not solved: pass 1 of 2, 25% sure", "not solved: pass 2 of 2, 100% sure"]
+    assert drawn == [
+        ([1, 2, 2], [1, 0, 0], [1, 2, 3], "not solved, after pass 1"), ([1, 2, 3], [1, 0, 0], [1, 2, 3], "not solved, after pass 2"),
+    ]  # fmt: skip
+    both = explore.beside(explore.HTML("<p>a</p>"), explore.HTML("<p>b</p>")).data
+    assert "flex-wrap" in both and re.findall("<p>(.)</p></div>", both) == ["a", "b"]
+
+
+def test_the_blanks_open_on_a_sentence_with_words_to_show():
+    text = explore.fill_the_blanks().children[0].value
+    assert text == SENTENCES[-1]
+    assert {blank[0][0] for name in explore.FILLED for blanks in explore.fill(name, text) for blank in blanks} == {"states"}
 
 
 def test_words_are_stepped_through_pass_by_pass():

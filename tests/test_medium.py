@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -143,6 +144,22 @@ def test_the_gif_plays_the_passes_up_to_the_solution(kit):
         first, last = (np.asarray(gif.convert("RGB"), int) for k in (0, 2) if gif.seek(k) is None)
         assert (first != last).any() and gif.info["loop"] == 0
     assert len(data) < medium.GIF_BYTES
+
+
+def test_the_gif_says_that_it_is_chosen_among_the_solved_and_how_many_are(strip, monkeypatch):
+    row = {"arm": "TRM", "accuracy_b": 0.75, "device": "cpu", "precision": "fp32"}
+    df = pd.DataFrame([row | {"seed": 0}, row | {"seed": 1, "accuracy_b": 0.85}])
+    monkeypatch.setattr(medium, "shown", lambda store, experiment, profile: (df, "cpu"))
+    monkeypatch.setattr(medium.compare, "complete", lambda df, arm: True)
+    strips = [strip | {"solved": False}]
+    monkeypatch.setattr(medium.sudoku_report, "strips", lambda store, df, arm: strips)
+    assert medium.solved_board(None) is None
+    strips.append(strip)
+    gif, caption, _ = medium.solved_board(None)
+    assert gif == medium.board(strip, "TRM") and caption == (
+        "A Sudoku, pass by pass, chosen among the solved: of all held-out puzzles the model solves 80.0%. Black digits are given, orange ones "
+        "wrong, darker ground is more confident (cut training, profile cpu, 2 seeds, CPU, fp32)."
+    )
 
 
 def test_a_gif_that_medium_refuses_is_an_error(drawn, tmp_path):

@@ -45,6 +45,25 @@ def test_full_scale_is_the_earlier_codes():
     assert runs["bounded-sup-4"].train.n_sup * runs["bounded-sup-4"].train.steps == pytest.approx(t.steps, abs=4)
 
 
+@pytest.mark.parametrize("profile", ["cpu", "full"])
+def test_the_sweep_comes_right_after_the_headline_arms_and_tries_their_own_rate(profile):
+    arms = list(dict.fromkeys(r.arm for r in shakespeare.grid(profile)))
+    sweep = [f"{name} (lr {lr:g})" for name in ("baseline", "mask") for lr in shakespeare.RATES]
+    assert arms[:3] == ["target", "baseline", "mask"] and arms[3:13] == sweep and arms[13] == "baseline-compute"
+    assert {r.spec.train.lr for r in shakespeare.grid(profile) if r.arm in arms[:3]} < set(shakespeare.RATES)
+
+
+def test_recursion_never_trains_where_its_slots_start_and_one_reading_does():
+    for arm, trained in (("mask", False), ("parallel", True)):
+        task = Task(smoke(arm))
+        torch.manual_seed(0)
+        model, (batch,) = task.model(), task.batches(0, 0, 1)
+        task.loss(model, batch, None)[0].backward()
+        moved = lambda g: g is not None and g.abs().max().item() > 0  # noqa: E731
+        context, slots = model.position.weight.grad.split([task.config.context, task.config.chunk])
+        assert moved(model.mask.grad) == moved(slots) == trained and moved(context)
+
+
 def test_equal_compute_is_counted():
     full = {r.arm: r.spec for r in shakespeare.grid("full")}
 
@@ -237,6 +256,17 @@ def test_curves_over_compute_and_grids():
         values == [1, 6] and mean.tolist() == pytest.approx([math.exp(1.9), math.exp(1.8)]) and (low < mean).all() and (mean < high).all()
     )
     assert report.chunk_series(df) == {}
+
+
+def test_slots_are_compared_one_by_one_and_a_run_that_diverged_knows_nothing_at_either():
+    df = frame(baseline=BASE, parallel=BASE, mask=BASE[:4])
+    for r in df.itertuples():
+        r.record["detail"]["by_slot"] = {"nll_b": [r.nll_b, r.nll_b + (0.5 if r.arm == "parallel" else 0)]}
+    df.loc[(df.arm == "parallel") & (df.seed == 2), ["status", "nll_b", "joint_b"]] = ["failed", math.log(65), 2 * math.log(65)]
+    found = report.by_slot(df.sample(frac=1, random_state=0), ("baseline", "parallel", "mask"))
+    assert list(found) == ["baseline", "parallel"]  # one seed of mask is missing
+    assert found["baseline"].tolist() == [[v, v] for v in BASE]
+    assert found["parallel"].tolist() == [[v, v + 0.5] for v in BASE[:2]] + [[math.log(65)] * 2] + [[v, v + 0.5] for v in BASE[3:]]
 
 
 def test_crossed_effect_weighs_characters_of_part_b():

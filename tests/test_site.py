@@ -1,6 +1,7 @@
 """The site of two small notebooks, and the results as CSV."""
 
 import csv
+import html
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from trmlib import figures, plots, results, site
-from trmlib.claims import load
+from trmlib.claims import GROUPS, load
 from trmlib.errors import TrmError
 from trmlib.experiments import EXPERIMENTS, masked_report, module
 from trmlib.experiments.sudoku_evaluations import packed
@@ -29,14 +30,16 @@ def places(tmp_path_factory):
     """Figures, sources and executed notebooks of two small chapters."""
     folder = tmp_path_factory.mktemp("report")
     plots.style()
-    for name, chapter in (("one", "01_first"), ("two", "02_second")):
+    for name, chapter in (("one", "01_first"), ("two", "02_second"), ("masked_curves", "02_second")):
         fig, ax = plt.subplots()
         ax.plot([0, 1])
         plots.save(fig, name, folder / "figures", f"Caption of {name} (5 seeds)", f"Alt of {name}", "0123", chapter)
         plt.close(fig)
     (folder / "figures" / "two.csv").write_text("a\n1\n")
     shown = new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
-    html = '<div><style scoped>x</style><table border="1" class="dataframe"><tr><td>7 &lt; 8</td></tr></table><script>bad()</script></div>'
+    framed = (
+        '<div><style scoped>x</style><table border="1" class="dataframe"><tr><td>7 &lt; 8</td></tr></table><script>bad()</script></div>'
+    )
     first = [
         new_markdown_cell("# 01 · First\n\nIs it so?\n\n## What is seen\n\nSee [it](../README.md) or <b>not</b>.\n\n### Finer"),
         new_code_cell('figures = "/home/me/figures"', metadata={"tags": ["injected-parameters"]}),
@@ -44,13 +47,14 @@ def places(tmp_path_factory):
         new_code_cell('save(\n    fig,\n    "one",\n)  # a < b', outputs=[shown]),
         new_code_cell("x", outputs=[
             new_output("stream", name="stdout", text="3 < 4"), new_output("display_data", {"text/markdown": "## said **so**", "text/plain": "M"}),
-            new_output("display_data", {"text/html": html, "text/plain": "T"}), new_output("execute_result", {"text/plain": "'<plain>'"}),
+            new_output("display_data", {"text/html": framed, "text/plain": "T"}), new_output("execute_result", {"text/plain": "'<plain>'"}),
             new_output("execute_result", {"text/plain": "VBox()", site.WIDGET: {"model_id": "1"}}),
         ]),
     ]  # fmt: skip
     second = [
         new_markdown_cell("# 02 · Second\n\n[back](01_first.ipynb#What-is-seen), [away](09_other.ipynb#Here)"),
         new_code_cell('plots.table(fig)\nsave_table(df, "two", figures)'),
+        new_code_cell('save(fig, "masked_curves")'),
     ]
     (folder / "build").mkdir()
     (folder / "notebooks").mkdir()
@@ -120,16 +124,66 @@ def test_links_to_a_heading_of_a_notebook_lead_to_its_page(pages):
 
 
 def test_claims_are_a_page_with_every_statement(pages):
-    assert pages["claims.html"].count("<tr>") == len(load()[1]) + 1 and ".ipynb" not in pages["claims.html"]
+    text = pages["claims.html"]
+    assert text.count("<tr>") == len(load()[1]) + len(GROUPS) and ".ipynb" not in text
+    assert re.findall(r'<li><a href="#(\w+)', text) == re.findall(r'<h2 id="(\w+)', text) and text.count("<h2") == len(GROUPS)
 
 
-def test_the_first_page_lists_chapters_and_figures(pages):
+def test_a_row_that_stacks_on_a_phone_names_each_cell(pages):
+    text = pages["claims.html"]
+    columns = re.findall(r"<th>(.*?)</th>", text.partition("</thead>")[0])
+    assert columns[0] == "claim" and {"verdict", "claimed", "measured", "source"} < set(columns)
+    assert re.findall(r'<td data-label="([^"]*)"', text) == columns * len(load()[1]) and "<td>" not in text
+    assert '<div class="scroll stack">' in text and "stack" not in pages["article.html"] and "attr(data-label)" in pages["style.css"]
+
+
+def test_the_first_page_answers_before_it_lists(pages):
     text = pages["index.html"]
+    order = [
+        "<h1 id=",
+        "are said to do",
+        'href="article.html">The article',
+        'src="figures/masked_curves.png"',
+        "<th>verdict</th>",
+        '<h2 id="chapters">',
+    ]
+    assert (at := [text.index(part) for part in order]) == sorted(at) and text.count("<h1") == text.count("<figure") == 1
     assert re.findall(r'<li><a href="(\d\d_\w+\.html)">([^<]*)', text) == [
         ("01_first.html", "01 · First"),
         ("02_second.html", "02 · Second"),
     ]
-    assert re.findall(r'<li><a href="figures.html#(\w+)">', text) == ["one", "two"]
+    headlines = [c.short for c in load()[1] if c.headline]
+    assert re.findall(r"<tr>\n  <td>(.*?)</td>", text) == [html.escape(short, False) for short in headlines]
+    assert text.count("<strong>open</strong>") > 0 and "verdicts --" not in text and "Two commands" not in text
+    for page in ("claims", "figures", "verdicts", "corrections", "data"):
+        assert f'<a href="{page}.html">' in text.partition("<main>")[2]
+    assert '<a href="claims.html"><code>data/claims.yaml</code></a>' in text and "08_explorers" not in text
+
+
+def test_figures_stand_by_chapter_in_the_order_of_the_cells(pages):
+    text = pages["figures.html"]
+    assert re.findall(r'<figure id="(\w+)"', text) == ["one", "two", "masked_curves"]
+    listed = text.partition("<ul>")[2].partition("</ul>")[0]
+    assert re.findall(r'href="#(\w+)">([^<]*)', listed) == [
+        ("01_first", "01 · First"), ("one", "one"), ("02_second", "02 · Second"), ("two", "two"), ("masked_curves", "curves"),
+    ]  # fmt: skip
+
+
+def test_a_figure_without_records_says_that_it_waits(pages, places):
+    assert "waits" not in pages["figures.html"]
+    executed = [places / "build" / f"{stem}.ipynb" for stem in ("01_first", "02_second")]
+    small = site.Site(places / "waiting", places / "figures", executed)
+    small.notes["two"] = small.notes["two"] | {"caption": "Caption (no records yet)"}
+    assert '<a href="#two">two</a> (waits for its runs)' in site.gallery(small, {"01_first": "1", "02_second": "2"})
+
+
+def test_prose_that_names_a_page_as_code_leads_there(places):
+    small = site.Site(places / "prose", places / "figures", [places / "build" / "01_first.ipynb", places / "build" / "02_second.ipynb"])
+    said = small.markdown("`notebooks/01_first.py`, `02_second`, `trm claims`, `trm list`, `CORRECTIONS.md`")
+    assert said == (
+        '<p><a href="01_first.html"><code>notebooks/01_first.py</code></a>, <a href="02_second.html"><code>02_second</code></a>, '
+        '<a href="claims.html"><code>trm claims</code></a>, <code>trm list</code>, <a href="corrections.html"><code>CORRECTIONS.md</code></a></p>\n'
+    )
 
 
 def test_verdicts_list_every_comparison_that_was_fixed_beforehand(pages):

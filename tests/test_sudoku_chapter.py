@@ -16,6 +16,7 @@ from trmlib.experiments import sudoku as experiment
 from trmlib.experiments import sudoku_evaluations as evaluations
 from trmlib.experiments import sudoku_report as report
 from trmlib.experiments import sudoku_words as words
+from trmlib.experiments import when_report
 from trmlib.models.grid import GridConfig, log_softmax
 from trmlib.runs import Store, write_atomically
 
@@ -314,6 +315,8 @@ def test_rows_are_compared_on_the_starts_that_both_have(monkeypatch):
     assert (k, late, early, last) == pytest.approx((4, 16, 1 - 2 / 8, 1 - 4 / 8)) and e.estimate == pytest.approx(last - early)
     assert half.estimate == pytest.approx(last - early / 2)
     assert report.converging(b, 16) is None
+    starts, steps = when_report.sudoku_ways(None, df)  # the advice of chapter 06
+    assert (starts[1], starts[2].estimate) == (8, pytest.approx(1 - 10 / 16)) and (steps[1], steps[2].estimate) == (4, pytest.approx(1 - 1 / 2))
     found = report.more_of_starts(b, 8)
     assert [e.estimate for e in found.values()] == pytest.approx([1 - 10 / 16, 0, (6 / 8 - 10 / 16) - 0])
     k, mean, low, high = report.best_of(b, 8)["confidence"]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_masked import SMALL
 
-from trmlib import compare, plots
+from trmlib import compare, plots, stats
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.evaluate import orders_of
 from trmlib.experiments import dial, fill_evaluations, hops
@@ -210,7 +210,18 @@ def test_three_blanks_are_charged_for_the_order_that_they_are_filled_in(monkeypa
     assert found["filling"] == [(arm, 3, pytest.approx(9 - np.mean(range(6, 12))), pytest.approx(0.5), pytest.approx(0.5))]
 
 
-def test_advice_on_words_that_must_agree(monkeypatch):
+def test_what_passes_beyond_training_do_to_text():
+    """joint is trained with three passes; two more bring it from 4.0 to 4.1 or 4.2 nats."""
+    df = pd.DataFrame([record("joint", s, {"by_pass": {"nll_b": [5.0, 4.5, 4.2, 4.0, 4.3, 4.1 + s / 10]}}, experiment="masked") for s in (0, 1)])
+    e = report.text_time(None, "masked", df)
+    assert e.estimate == pytest.approx(math.exp(0.15) - 1) and e.n == 2 and report.text_time(None, "masked", df.head(1)) is None
+    losing = {"thinking": stats.Effect(-0.13, -0.16, -0.1, 0.01, 5, 0.95)}
+    assert report.loses(losing) and not report.loses({"thinking": None})
+    assert not report.loses({"thinking": stats.Effect(-0.001, -0.002, -0.0005, 0.01, 5, 0.95)})  # less than the figure can show
+    assert not report.loses({"thinking": stats.Effect(-0.13, -0.3, 0.1, 0.4, 5, 0.95)})
+
+
+def test_advice_on_words_that_must_agree(store, monkeypatch):
     """By the models named beforehand, at the cost against one reading of the baseline."""
     pair = lambda c, ab: {"coordination": c, "coordination_ab": ab, "coordination_ba": ab, "flops": {"at once": 10, "one by one": 19}}  # noqa: E731
     arms = {"baseline (1–3 blanks)": (0.0, 0.4), "joint (1–3 blanks)": (0.0, 0.5), "4 samples (1–3 blanks)": (-0.001, 0.6)}
@@ -218,7 +229,7 @@ def test_advice_on_words_that_must_agree(monkeypatch):
     monkeypatch.setattr(compare, "evaluation_frame", lambda *_: found)
     masked = pd.DataFrame([record(a, s, {}, experiment="masked") | {"nll_b": 4.0} for a, s in found])
     empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
-    table = report.advice(None, {"hops": empty, "dial": empty, "masked": masked}).iloc[-5:-2]
+    table = report.advice(store, {"hops": empty, "dial": empty, "masked": masked}).iloc[-6:-3]
     assert table.expect.tolist() == [
         f"{v} [{v}, {v}] nats of a pair{by}" for v, by in (("0.40", ""), ("0.00", ""), ("0.00", " by filling one by one"))
     ]
@@ -297,13 +308,14 @@ def test_a_caption_counts_only_the_arms_that_are_drawn():
 def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip():
     df = pd.DataFrame({
         "number": [1, 2, 3], "depth": [1, 1, np.nan], "coordination": [0.0, 0.0, np.nan], "unit": ["points", "%", "%"], "trained": [0.5, -0.1, 0.0],
-        "thinking": [0.1, np.nan, 0.0], "thin": [False, True, False],
+        "thinking": [0.1, np.nan, -0.1], "thin": [False, True, False], "loses": [False, False, True],
     })  # fmt: skip
     ax = plots.tasks(df, plt.figure().subplots())
     x, y = np.array([t.xy for t in ax.texts]).T
     assert abs(x[0] - x[1]) == pytest.approx(0.5) and list(y) == [0, 0, -0.75]
     assert [t.get_text() for t in ax.get_xticklabels()][:3] == ["not known", "none", "1"]
     assert ax.get_yticklabels()[0].get_text() == "not\nmeasured" and len(ax.collections) == 5  # no disc where nothing was tested
+    assert [c.get_facecolor().size > 0 and len(c.get_paths()[0].vertices) for c in ax.collections][3:4] == [4]  # the loss is a cross
     plt.close("all")
 
 

@@ -71,8 +71,8 @@ def values(store, profile="full"):
         "sources": [source(**s) for s in claims.load()[0].values()],
         "about": {name: about(frame, used) for name, (frame, used) in frames.items()},
         "shakespeare": shakespeare(store, *frames["shakespeare"]),
-        "masked": masked(*frames["masked"]),
-        "autoregressive": autoregressive(df["autoregressive"]),
+        "masked": masked(store, *frames["masked"]),
+        "autoregressive": autoregressive(store, df["autoregressive"]),
         "capacity": capacity(store, df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
         "hops": hops(when_report.longer(store, df["hops"]), profile),
@@ -101,10 +101,10 @@ def claim(c, f):
 
 def counts(rows):
     """How many claims there are, how many of each verdict, and of those that need no run ("computed") how many hold."""
-    computed = [f.verdict for c, f in rows if claims.RULES[c.rule].computed]
-    run = [f.verdict for c, f in rows if not claims.RULES[c.rule].computed]
+    computed = [f.verdict for c, f in rows if claims.kind(c, f) != "measured"]
+    run = [f.verdict for c, f in rows if claims.kind(c, f) == "measured"]
     found = {word.replace(" ", "_"): run.count(word) for word in claims.VERDICTS}
-    return SimpleNamespace(all=len(rows), computed=len(computed), hold=computed.count("reproduced"), **found)
+    return SimpleNamespace(all=len(rows), computed=len(computed), hold=computed.count("reproduced") + computed.count("adds up"), **found)
 
 
 def source(title, address):
@@ -149,17 +149,20 @@ def shakespeare(store, df, profile):
     of = others[(others.arm == "target") & (others.start != "target")]
     tables = shakespeare_report.two_tables(df)
     (word, e), counted = shakespeare_report.verdict(df), compare.references(store, df)
+    first = compare.primary(df, shakespeare_report.PRIMARY, unlearnt=compare.unlearnt(df, counted))
+    recursion = next(compare.reading(r) for _, r in first.iterrows() if (r.arm, r.rival) == ("mask", "parallel"))
+    slots = {arm: perplexity(math.exp(nll[:, 0].mean())) for arm, nll in shakespeare_report.by_slot(df, ("baseline", "parallel")).items()}
     parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
-        other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"),
-        two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", at_once=bool(tables) and tables["first"], one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
+        slot_parallel=slots.get("parallel") if len(slots) == 2 else None, slot_baseline=slots.get("baseline"), unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
+        two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip
 
 
-def masked(df, profile):
+def masked(store, df, profile):
     claimed, (word, e), same = masked_report.CLAIMED, masked_report.verdict(df), masked_report.identical_models(df)
     alike = {
         k: None if v is None else float(np.mean(masked_report.seems_better(v, -claimed["change"])))
@@ -170,7 +173,6 @@ def masked(df, profile):
     restored, plain = masked_report.unequal_steps(df, "joint"), compare.effect(df, "4-blocks", "baseline")
     cost = lambda of: df[df.arm == "4-blocks"].iloc[0][of] / df[df.arm == "joint"].iloc[0][of]  # noqa: E731
     both = e is not None and plain is not None
-    depth = {arm: int(df[df.arm == arm].iloc[0].serial_depth) for arm in ("4-blocks", "joint")} if both else {}
     return SimpleNamespace(
         claimed_baseline=claimed["baseline_ppl"], claimed_trm=claimed["trm_ppl"], claimed_change=f"{-100 * claimed['change']:.1f} %",
         kept=f"{max(claimed['baseline_curve']):,}", last=f"{max(claimed['trm_curve']):,}",
@@ -184,7 +186,7 @@ def masked(df, profile):
         one_pass=change(df, "joint", "1-pass"), single_pass=change(df, "1-pass", "baseline"), passes_hurt=(more := compare.effect(df, "joint", "1-pass")) is not None and more.low > 0,
         plain_depth=said(plain), buys=plain is not None and plain.high < 0,
         compute=f"{cost('inference_flops'):.1f}" if both else PENDING, training=f"{cost('train_flops'):.1f}" if both else PENDING,
-        plain_serial=depth.get("4-blocks"), serial=depth.get("joint"),
+        time=percent(e) if (e := when_report.text_time(store, "masked", df)) else None,
     )  # fmt: skip
 
 
@@ -193,12 +195,18 @@ def planned(experiment, arm, profile):
     return len({r.spec.seed for r in grid(profile) if (r.spec.experiment, r.arm) == (experiment, arm)})
 
 
+CAUSAL = "causal 0.1M"  # the rival trained on the four tokens that the TRM names
+
+
 def capacity(store, df):
     counted = compare.references(store, df)
     word, _ = capacity_report.law_verdict(df, counted, "steady")
     table, fit = capacity_report.law(df, "steady")
     turned = capacity_report.turned(df)
-    few, (trm, standard, _) = turned[turned.arm.isin(capacity_report.FEW)], capacity_report.PRIMARY[0]
+    (trm, standard, _), (whole, flat, _) = capacity_report.PRIMARY[0], capacity_report.RECURSION[0]
+    slots = {arm: nll.mean(0) for arm, nll in capacity_report.by_slot(store, df).items()}
+    first = {arm: perplexity(math.exp(nll[0])) for arm, nll in slots.items()}
+    told = {whole, standard, CAUSAL} <= set(first) and slots[whole][0] - slots[standard][0] < (slots[whole] - slots[standard]).mean() / 2
     mean = lambda arm: perplexity(math.exp(compare.scores(df, arm).mean()))  # noqa: E731
     compared = counted is not None and compare.effect(df, trm, standard) is not None
     leaking = {
@@ -211,10 +219,11 @@ def capacity(store, df):
         largest=f"{table.parameters.max():,}" if len(table) else PENDING,
         reached=f"{table.reached.min():.1f}" if len(table) else PENDING,
         at=f"{10**fit[1].estimate:.2g} [{10**fit[1].low:.2g}, {10**fit[1].high:.2g}]" if fit else None,
-        few=int(few.seeds.sum()), few_turned=int(few.turned.sum()),
+        first=first[whole] if told else None, first_standard=first.get(standard), first_causal=first.get(CAUSAL),
+        recursion=said(e) if (e := compare.effect(df, whole, flat)) else None, flat=mean(flat) if e else None,
         compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
-        whole=mean(capacity_report.ASKED) if compare.complete(df, capacity_report.ASKED) else None,
+        whole=mean(whole) if compare.complete(df, whole) else None,
         leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
         sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()),
         corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,
@@ -222,13 +231,14 @@ def capacity(store, df):
     )  # fmt: skip
 
 
-def autoregressive(df):
+def autoregressive(store, df):
     word, ppl = autoregressive_report.verdict(df)
     of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
     e = compare.effect(df, "TRM", "baseline")
     return SimpleNamespace(
         leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
+        time=percent(more) if (more := when_report.text_time(store, "autoregressive", df)) else None,
         compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
     )  # fmt: skip
 
@@ -242,7 +252,9 @@ def sudoku(store, df, profile):
         first=share(one[0]), last=share(one[1]), steps=one[2], gain=compare.change(one[3], sudoku_report.METRIC), pays=one[3].low > 0,
         lost=compare.change(compare.effect(df, "no deep supervision", "TRM", sudoku_report.METRIC), sudoku_report.METRIC),
     )  # fmt: skip
+    retry, *_ = when_report.sudoku_ways(store, df)
     return SimpleNamespace(
+        retry=points(retry[2]) if retry[2] and retry[2].low > 0 else None,
         single=single, claimed=f"{100 * sudoku_report.CLAIMED['TRM']:.0f} %", accuracy=accuracy("TRM"), starts=accuracy("random starts"), first=share(by_step[1][0]) if by_step else PENDING,
         longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=gain and compare.change(gain, sudoku_report.METRIC),
         still=gain is not None and max(abs(gain.low), abs(gain.high)) < 0.0005,

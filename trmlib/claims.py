@@ -2,9 +2,10 @@
 
 *Reproduced*: the interval excludes 0 and holds the claimed value. *Not reproduced*: it excludes the claim. *Artefact*: removing the cause
 gives equivalence, restoring it restores the effect. Else *inconclusive*; *open* while the runs that could decide are missing: pending, or so
-far only of a size, text or device that says nothing of the claim. Counts and the write-ups' own arithmetic need no runs. Where a chapter's
+far only of a size, text or device that says nothing of the claim; or nothing here can test it. Counts need no runs. Nor does what is checked on
+paper: sums of the write-ups' own numbers, and numbers that they quote, *add up* or do not, which says nothing of the world. Where a chapter's
 report has the rule, it is called, not repeated. A cut profile, or a stand-in for the corpus, model, size or device of the claim, can show an
-effect or an artefact's cause and never refutes; it says nothing of a level.
+effect or an artefact's cause and never refutes; it says nothing of a level. A claim of any model is about those that it was made on.
 
 Two variants of *artefact*. Of Shakespeare (`shakespeare_gain`, `skill`) the removal of the cause need not give equivalence: no improvement of
 2 % or more may be left, for a TRM that is worse without its leak unmakes the claim no less than a tie does. Where a level is claimed and not a gain
@@ -31,14 +32,22 @@ from trmlib.experiments import grid, module
 from trmlib.experiments import masked_report as masked
 from trmlib.experiments import shakespeare_report as shakespeare
 from trmlib.experiments import sudoku_report as sudoku
-from trmlib.models.chunk import ChunkLM
+from trmlib.export import percent
+from trmlib.models.chunk import ChunkConfig, ChunkLM
 from trmlib.runs import REPOSITORY, Store, spec_hash, write_atomically
 from trmlib.tables import shown
 
 LEDGER = REPOSITORY / "data" / "claims.yaml"
-VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open")
+PAPER = ("adds up", "does not add up")
+VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open", *PAPER)
 REPORTS = {"shakespeare": shakespeare, "masked": masked, "autoregressive": autoregressive, "capacity": capacity, "sudoku": sudoku}
+FIXED = ("PRIMARY", "ADDED", "RECURSION", "WORDS")  # lists of comparisons in the chapters' reports
 SCOPE = ("corpus", "model", "parameters", "device")  # in which records may fall short of a claim
+TEXTS = {  # length of whole texts, and who says so
+    "WikiText-2, training": (2_088_628, "Merity et al. 2016, arXiv 1609.07843, a token for each line's end included"),
+    "WikiText-103, training": (103_227_021, "Merity et al. 2016, arXiv 1609.07843"),
+    "Tiny Shakespeare": (1_115_394, "the length of input.txt of karpathy/char-rnn"),
+}
 RULES = {}  # name → rule(claim, df, store) → Finding, or of a computed one rule(claim) → Finding
 
 
@@ -91,8 +100,9 @@ def number(value, unit):
     if value is None:
         return "–"
     if isinstance(value, (tuple, list)):
-        first = number(value[0], unit).split()[0] if unit in ("%", "share", "points") else number(value[0], "")
-        return f"{first}–{number(value[1], unit)}"
+        *first, last = value
+        first = [number(v, unit).split()[0] if unit in ("%", "share", "points") else number(v, "") for v in first]
+        return ("–" if len(value) == 2 else ", ").join([*first, number(last, unit)])
     text = {
         "%": f"{100 * value:+.1f} %", "share": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points",
         "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
@@ -226,7 +236,8 @@ def limits(claim, df, profile):
     if claim.scope.get("corpus") not in (None, *corpora):
         found.append(f"{' and '.join(corpora)} in place of {claim.scope['corpus']}")
     if claim.scope.get("model") not in (None, *claim.arms):
-        found.append(f"{claim.arms[0]} in place of {claim.scope['model']}")
+        model = capacity.MODELS.get(claim.arms[0].split()[0])
+        found.append(f"{f'a {model} model' if model else claim.arms[0]} in place of {claim.scope['model']}")
     own, size = df[df.arm.isin(claim.arms[:1])].parameters.max(), claim.scope.get("parameters", 0)
     if own < size / 2:
         found.append(f"a model of {millions(own)} parameters in place of {millions(size)}")
@@ -245,11 +256,12 @@ def limited(finding, claim, df, rule):
     of = limits(claim, df, finding.profile)
     if not of:
         return finding
-    told = replace(finding, why=joined(finding.why, of), brief=joined(finding.brief, of))
+    said = f"{of}, which says nothing of this number" if rule.level else of
+    told = replace(finding, why=joined(finding.why, said), brief=joined(finding.brief, of))
     if finding.verdict in ("open", "inconclusive"):
         return told
     if rule.level:
-        return replace(finding, verdict="open", why=f"only {of}, which says nothing of this number", brief=f"only {of}")
+        return replace(finding, verdict="open", why=f"only {said}", brief=f"only {of}")
     if finding.verdict in (("not reproduced",) if rule.null else ("reproduced", "artefact")):
         return replace(told, why=joined(finding.why, f"shown with {of}"))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
@@ -303,18 +315,18 @@ def counted(experiment, arm, characters=None):
 
 @rule(computed=True)
 def arithmetic(claim):
-    """The write-up's numbers put together; args: `expression` of numbers (of a range: two, one for each end), `at_most` if the value is a
-    bound, `what` the expression stands for."""
+    """The write-up's numbers put together; args: `expression` of numbers (of several values, or the ends of a range: one for each), `at_most` if
+    the value is a bound, `what` the expression stands for."""
     texts = claim.args["expression"] if isinstance(claim.args["expression"], list) else [claim.args["expression"]]
     value, *more = (calculated(claim, text) for text in texts)
     why = claim.args.get("what", " and ".join(texts).replace("*", "×"))
     if more:
         ends = (value, *more)
         close = all(close_to(v, said, claim.tolerance) for v, said in zip(ends, claim.value, strict=True))
-        return Finding("reproduced" if close else "not reproduced", why, interval=ends, text=number(ends, claim.unit))
+        return Finding(PAPER[not close], why, interval=ends if len(ends) == 2 else None, text=number(ends, claim.unit))
     if claim.args.get("at_most"):
-        return Finding("reproduced" if value <= claim.value else "not reproduced", why, value)
-    return within(value, claim, why)
+        return Finding(PAPER[value > claim.value], why, value)
+    return within(value, claim, why, PAPER)
 
 
 def calculated(claim, text):
@@ -323,11 +335,11 @@ def calculated(claim, text):
     return float(eval(text, {"__builtins__": {}}))
 
 
-def within(value, claim, why):
-    """Computed values: reproduced within the tolerance of the value, or of the range."""
+def within(value, claim, why, words=VERDICTS):
+    """Computed values: the first of the words within the tolerance of the value, or of the range; else the second."""
     low, high = claim.value if isinstance(claim.value, (tuple, list)) else (claim.value, claim.value)
     close = close_to(value, min(max(value, low), high), claim.tolerance)
-    return Finding("reproduced" if close else "not reproduced", why, value)
+    return Finding(words[not close], why, value)
 
 
 def close_to(value, claimed, tolerance):
@@ -339,15 +351,24 @@ def close_to(value, claimed, tolerance):
 def table_agrees(claim):
     """Rows of the capacity write-up's own table that agree with its batch."""
     agree = int(capacity.examples_table().agree.sum())
-    return replace(within(agree, claim, "steps × 32 against the examples stated"), text=f"{agree} of {claim.value} rows")
+    return replace(within(agree, claim, "steps × 32 against the examples stated", PAPER), text=f"{agree} of {claim.value} rows")
 
 
 @rule(computed=True)
 def quoted(claim):
-    """A number of somebody else's, against the publication."""
+    """A number of somebody else's, against the publication; args: `corpus` and `model` of a perplexity, or `text`, one of TEXTS, of its length."""
+    if "text" in claim.args:
+        length, source = TEXTS[claim.args["text"]]
+        return within(length, claim, source, PAPER)
     found = capacity.PUBLISHED
     row = found[(found.corpus == claim.args["corpus"]) & (found.model == claim.args["model"])].iloc[0]
-    return within(float(row["test perplexity"]), claim, row.source)
+    return within(float(row["test perplexity"]), claim, row.source, PAPER)
+
+
+@rule(computed=True)
+def untested(claim):
+    """What nothing here can test; args: `missing`, what it would take."""
+    return Finding("open", claim.args["missing"])
 
 
 # ---------------------------------------------------------------- rules on records
@@ -384,20 +405,31 @@ def of(df, arm):
 
 @rule
 def better(claim, df, store):
-    """The first arm is better than each of the others; args: `metric`. Comparisons fixed beforehand are read as the chapter reads them,
+    """The first arm is better than each of the others; args: `metric`. Comparisons fixed together (FIXED) are read as the chapter reads them,
     Holm-corrected together; others for themselves."""
     metric, first = claim.args.get("metric", "nll_b"), claim.arms[0]
-    fixed = compare.primary(df, REPORTS[claim.chapter].PRIMARY, metric)
+    fixed = [getattr(REPORTS[claim.chapter], name, ()) for name in FIXED]
     rows = []
     for b in claim.arms[1:]:
-        row = fixed[(fixed.arm == first) & (fixed.rival == b)]
-        rows.append((row if len(row) else compare.primary(df, [(first, b, "")], metric)).iloc[0])
+        of = next((f for f in fixed if (first, b) in [c[:2] for c in f]), [(first, b, "")])
+        rows.append(next(r for _, r in compare.primary(df, of, metric).iterrows() if (r["arm"], r["rival"]) == (first, b)))
     readings = [compare.reading(r) for r in rows]
     worse = [r for r, text in zip(rows, readings, strict=True) if text.startswith("the same") or text.endswith("worse")]
     verdict = "not reproduced" if worse else "reproduced" if all(t.endswith("better") for t in readings) else "inconclusive"
     row = (worse or rows)[0]
     why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' is ')}" for r, text in zip(rows, readings, strict=True))
     return from_effect(row["effect"], verdict, why, unit="points" if compare.is_share(metric) else "%")
+
+
+@rule
+def own_blocks(claim, df, store):
+    """The first arm is better than the second, which refines with the encoder's blocks and so has fewer parameters: running those again harms, and no
+    more is shown. What either gains over the third, which does not refine, is said."""
+    own, again, plain = claim.arms
+    found, size = better(replace(claim, arms=(own, again)), df, store), df.groupby("arm").parameters.max()
+    gains = ", ".join(f"{a} {percent(compare.effect(df, a, plain))}" for a in (own, again))
+    brief = f"{again} runs the encoder's again, with {100 - 100 * size[again] / size[own]:.0f} % fewer parameters; against {plain}: {gains}"
+    return replace(found, why=joined(found.why, brief), brief=brief)
 
 
 @rule
@@ -415,8 +447,13 @@ def masked_gain(claim, df, store):
 
 @rule
 def shakespeare_gain(claim, df, store):
+    """The chapter's verdict, with what is left where either cause alone is removed."""
     word, e = shakespeare.verdict(df)
-    return Finding("open") if e is None else from_effect(e, *split(word))
+    if e is None:
+        return Finding("open")
+    verdict, why = split(word)
+    left = [f"{r.what} alone leaves {percent(r.effect)}" for r in shakespeare.ladder(df).iloc[1:3].itertuples()]
+    return from_effect(e, verdict, joined(why, *left), brief=why)
 
 
 @rule(level=True)
@@ -426,7 +463,8 @@ def shakespeare_tables(claim, df, store):
     if found is None:
         return Finding("open", "fewer than two runs finished")
     explained = found["verdict"].startswith("explained") and found["one"] < found["low"]
-    return Finding("artefact" if explained else "open", "of two character tables" if explained else "two tables do not explain it", found["best"],
+    read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last"
+    return Finding("artefact" if explained else "open", "of two character tables" if explained else read, found["best"],
                    (found["low"], found["high"]), len(of(df, "baseline")), text=f"{found['best']:.1f} with two tables, {found['one']:.2f} with one")  # fmt: skip
 
 
@@ -445,6 +483,22 @@ def skill(claim, df, store):
     gone = all(v.low > math.expm1(-stats.MARGIN) for v in effects.values())
     verdict = "artefact" if stats.artefact(gone, told) and told.high < 0 else "reproduced" if e.high < 0 else "inconclusive"
     return from_effect(e, verdict, "of starting at the target" if verdict == "artefact" else f"the best other start is {best}", unit="%")
+
+
+@rule(level=True)
+def training_loss(claim, df, store):
+    """The training loss (nats) of the last stretch of training."""
+    return level([r["curve"]["train_loss"][-1] for r in of(df, claim.arms[0]).record], claim, claim.tolerance)
+
+
+@rule
+def each_pass(claim, df, store):
+    """Perplexity falls from the first refinement to the last that is trained, by more than the ±2 % that count as the same."""
+    runs = of(df, claim.arms[0]).record
+    trained = ChunkConfig(**runs.iloc[0]["spec"]["model"]).T
+    first, last = (np.array([r["detail"]["by_pass"]["nll_b"][k] for r in runs]) for k in (1, trained))
+    e, same = stats.ratio(last, first), stats.equivalent(last, first)[1]
+    return from_effect(e, "not reproduced" if same else signed(e, -1), "from the first refinement to the last", unit="%")
 
 
 @rule(level=True)
@@ -566,6 +620,17 @@ def expected(claim, df, store):
     return Finding(verdict, "how many fall there", float(values.mean()), n=n, text=text)
 
 
+@rule(null=True, count=True)
+def isolated(claim, df, store):
+    """No prediction at one blank moves with the word at the other: the dependency probe off its diagonal, the words left in."""
+    found = compare.leak_matrices(store, df).get(claim.arms[0])
+    if found is None:
+        return Finding("open", "the evaluation `leak_probe` is pending")
+    moved = float(np.max(found["words left in"] * (1 - np.eye(2))))
+    why = "how far a prediction moves when the word at the other blank is another, of 1 at most"
+    return Finding("not reproduced" if moved else "reproduced", why, moved)
+
+
 @rule(level=True)
 def time_ratio(claim, df, store):
     """Time of a step of the first arm in that of the second, paired by seed."""
@@ -643,8 +708,7 @@ def law(claim, df, store):
     else:
         turned = int((~table.censored).sum())
         found = {"measured": float(turned), "text": f"{turned} of {len(table)} curves turn", "unit": "curves"}
-    rests, brief = rests_on(df, counted, table.arm)
-    return Finding(word, joined(why, rests), n=compare.enough(df), brief=brief, **found)
+    return Finding(word, joined(why, rests_on(df, counted, table.arm)), n=compare.enough(df), **found)
 
 
 @rule
@@ -655,10 +719,10 @@ def forgetting(claim, df, store):
         return Finding("open", f"too few runs of {claim.arms[0]} finished")
     if row["reached"] <= claim.value:
         return Finding("open", f"runs end at {row['reached']:.1f} examples a parameter")
-    rests, brief = rests_on(df, counted, claim.arms)
+    rests = rests_on(df, counted, claim.arms)
     if why := capacity.nothing_to_forget(df, counted, claim.arms):
         return Finding("open", joined(why, rests))
-    return all_turn(row, joined(f"curves that turn, up to {row['reached']:.1f} examples a parameter", rests), brief)
+    return all_turn(row, joined(f" up to {row['reached']:.1f} examples a parameter", rests))
 
 
 @rule
@@ -675,9 +739,10 @@ def safe(claim, df, store):
     unknown = capacity.nothing_to_forget(df, compare.references(store, df), claim.arms)
     if unknown and row["turned"] < row["seeds"]:
         return Finding("open", unknown)
-    why = f"curves that turn, and end {row['rise']:,.1f} times as high, with {unique:.2f} unique examples a parameter, each read {row['reached'] / unique:.0f} times"
-    why = joined(why, sizes(df, claim.arms), unknown and f"unstable rather than forgetful ({unknown})")
-    found, said = all_turn(row, why, sizes(df, claim.arms)), ("reproduced", "not reproduced")
+    high = f", and end {row['rise']:,.1f} times as high," if row["turned"] else ""
+    why = f"{high} with {unique:.2f} unique examples a parameter, each read {row['reached'] / unique:.0f} times"
+    found = all_turn(row, joined(why, sizes(df, claim.arms), unknown and f"unstable rather than forgetful ({unknown})"))
+    said = ("reproduced", "not reproduced")
     return replace(found, verdict=dict(zip(said, said[::-1], strict=True)).get(found.verdict, found.verdict))
 
 
@@ -686,10 +751,10 @@ def turning(df, claim):
     return next((r for r in capacity.turned(df).to_dict("records") if r["arm"] == claim.arms[0] and r["scored from"] == "own"), None)
 
 
-def all_turn(row, why, brief):
+def all_turn(row, why):
     verdict = "reproduced" if row["turned"] == row["seeds"] else "not reproduced" if not row["turned"] else "inconclusive"
     text = f"{row['turned']} of {row['seeds']} curves turn"
-    return Finding(verdict, why, float(row["turned"]), None, row["seeds"], brief, text, unit="curves")
+    return Finding(verdict, text + why, float(row["turned"]), n=row["seeds"], text=text, unit="curves")
 
 
 def sizes(df, arms):
@@ -700,9 +765,9 @@ def sizes(df, arms):
 
 
 def rests_on(df, counted, arms):
-    """What a verdict on the capacity law rests on and how the TRM reads, as text; the same in brief."""
-    models, (word, why) = sizes(df, arms), capacity.law_verdict(df, counted, "TRM")
-    return f"rests on {models}; of the TRM itself {word}: {why}", f"{models}; of the TRM {word}"
+    """What a verdict on the capacity law rests on and how the TRM reads, as text."""
+    word, why = capacity.law_verdict(df, counted, "TRM")
+    return f"rests on {sizes(df, arms)}; of the TRM itself {word}: {why}"
 
 
 @rule(level=True)
@@ -773,6 +838,60 @@ def both_forms(claim, df, store):
     pooled = f"{runs} runs of {arms} arms" if first.n > compare.enough(df) else ""
     return replace(first, verdict="inconclusive" if apart else second, why=joined(first.why, pooled, apart), n=min(first.n, compare.enough(df)),
                    brief="the two forms of the score disagree" if apart else "")  # fmt: skip
+
+
+@rule
+def more_consistent(claim, df, store):
+    """Alignment of the predictions scatters less over the seeds of an arm than that of y and of z: standard deviations in proportion, over arms.
+    Both forms of the score must say so; shown is the least favourable ratio."""
+    effects = {}
+    for form in ("own", "other"):
+        table = sudoku.alignments(store, df, form)
+        if table.arm.nunique() < 2:
+            return Finding("open", "its evaluation is pending")
+        sd = np.log(table.groupby("arm")[["y", "z", "prediction"]].std())
+        effects |= {f"than {k}, from {'its own' if form == 'own' else 'another’s'} end": stats.ratio(sd.prediction, sd[k]) for k in "yz"}
+    words, worst = {signed(e, -1) for e in effects.values()}, max(effects.values(), key=lambda e: e.estimate)
+    why = joined(*(f"{k} {percent(e)}" for k, e in effects.items()), f"{len(sd)} arms")
+    return replace(from_effect(worst, words.pop() if len(words) == 1 else "inconclusive", why, unit="%"), n=compare.enough(df))
+
+
+@rule
+def uses_steps(claim, df, store):
+    """Within configurations, the more a run's predictions align, the more it gains from the trained number of steps to the most in its record, in
+    both forms of the score."""
+    solved = {(r.arm, r.seed): r.record["detail"]["by_step"][sudoku.METRIC] for r in df[df.status == "recorded"].itertuples()}
+    gain = {(a, s): v[-1] - v[sudoku.trained_steps(df, a) - 1] for (a, s), v in solved.items()}
+    tables = [sudoku.alignments(store, df, form) for form in ("other", "own")]
+    found = [sudoku.correlations(t.assign(accuracy=[gain[k] for k in zip(t.arm, t.seed, strict=True)])).get("prediction") for t in tables]
+    if None in found:
+        return Finding("open", "no gain beyond the trained steps is recorded beside the alignment")
+    words = {signed(e, 1) for e in found}
+    why = f"correlation; from its own end {found[1].text(digits=2)}; {len(tables[0])} runs of {tables[0].arm.nunique()} arms"
+    return replace(from_effect(found[0], words.pop() if len(words) == 1 else "inconclusive", why), n=compare.enough(df))
+
+
+@rule
+def chooses_better(claim, df, store):
+    """Among the most starts that were measured at the trained number of steps, the halting head chooses better than another rule (args: `than`)."""
+    arm = claim.arms[0]
+    b, steps = sudoku.budgets(store, df, arm), sudoku.trained_steps(df, arm)
+    if b is None:
+        return Finding("open", "the evaluation `budget` is pending")
+    k = sudoku.shared(b, steps)
+    e = sudoku.against(b, (steps, k), (steps, k, claim.args["than"]))
+    return from_effect(e, signed(e, 1), f"{k} starts; {sudoku.sample(b)}", unit="points")
+
+
+@rule
+def stopping(claim, df, store):
+    """At test time accuracy is lost where each puzzle stops as soon as the halting head is sure, in place of taking all trained steps."""
+    found = sudoku.stopping(store, df, claim.arms[0])
+    if found is None:
+        return Finding("open", "the evaluation `longer` is pending")
+    e, spent = found
+    why = f"stopped after {spent.estimate:.1f} steps on average, in place of {sudoku.trained_steps(df, claim.arms[0])}"
+    return from_effect(e, signed(e, -1), why, unit="points")
 
 
 @rule
@@ -899,28 +1018,36 @@ def linked(rows):
 
     def line(c, f):
         verdict = link(f"**{f.verdict}**", c) + (f": {f.why}" if f.why else "")
-        return f"| {c.statement} | {', '.join(c.source)} | {c.claimed} | {measured(f, c.unit)} | {f.n or '–'} | {verdict} |"
+        return f"| {c.statement} | {verdict} | {c.claimed} | {measured(f, c.unit)} | {f.n or '–'} | {', '.join(c.source)} |"
 
-    head = "| claim | source | claimed | measured | seeds | verdict |\n| --- | --- | --- | --- | --- | --- |\n"
+    head = "| claim | verdict | claimed | measured | seeds | source |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + "\n".join(line(c, f) for c, f in rows)
 
 
+def kind(claim, finding):
+    """What a verdict rests on; one that is open waits for something to be measured."""
+    if finding.verdict in PAPER:
+        return "checked on paper"
+    return "counted" if RULES[claim.rule].computed and finding.verdict != "open" else "measured"
+
+
 def tally(rows):
-    """How many claims have which verdict, in words: those that records decide, and those that counting does."""
-    parts = {"measured": [], "counted or computed": []}
+    """How many claims have which verdict, in words, by what it rests on."""
+    parts = {"measured": [], "counted": [], "checked on paper": []}
     for c, f in rows:
-        parts["counted or computed" if RULES[c.rule].computed else "measured"].append(f.verdict)
-    return "; ".join(f"{what}: " + ", ".join(f"{v.count(x)} {x}" for x in VERDICTS if x in v) for what, v in parts.items() if v)
+        parts[kind(c, f)].append(f.verdict)
+    said = lambda n, word: f"{n} {word if n == 1 else word.replace('adds', 'add').replace('does', 'do')}"  # noqa: E731
+    return "; ".join(f"{what}: " + ", ".join(said(v.count(x), x) for x in VERDICTS if x in v) for what, v in parts.items() if v)
 
 
 def qualifier(claim, finding):
     """What a verdict must not be read without, in a few words: the artefact's cause, the limits of its records, that they are interim or
-    pending; else how many seeds it rests on, or that it was counted."""
+    pending; else how many seeds it rests on, or that it was counted or checked on paper."""
     if finding.brief:
         return finding.brief
     if finding.verdict == "open":
         return finding.why.split(";")[0]
-    return "counted" if RULES[claim.rule].computed else f"{finding.n} seeds"
+    return f"{finding.n} seeds" if kind(claim, finding) == "measured" else kind(claim, finding)
 
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"

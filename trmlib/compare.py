@@ -238,6 +238,32 @@ def best_rates(df, names, rates):
     return f"Best learning rate on part A: {'; '.join(said)}."
 
 
+def swept(df, experiment, names, profile):
+    """As a Markdown list: was the learning rate of both models swept (arms "model (lr rate)", seeds of their own, scored on part A), was another
+    rate than a model's own better, and how does the second do against the first at the best rate of each?"""
+    of, recorded, lines, best = [r for r in grid(profile) if r.spec.experiment == experiment], set(zip(df.arm, df.seed)), [], []
+    for name in names:
+        own = next(r.spec.train.lr for r in of if r.arm == name)
+        runs = [r for r in of if r.arm.startswith(f"{name} (lr ")]
+        if pending := sum((r.arm, r.spec.seed) not in recorded for r in runs):
+            sweep = f'`trm run --profile {profile} "{experiment}/{name} (lr *)"`'
+            lines.append(f"- *{name}*, at {own:g}: **learning rate not swept yet**, {pending} of {len(runs)} runs pending ({sweep}).")
+            continue
+        nll = {r.spec.train.lr: scores(df, r.arm, "nll_a") for r in runs}
+        lr = min(nll, key=lambda lr: nll[lr].mean())
+        best.append(nll[lr])
+        change = f", and changes perplexity by {percent(stats.ratio(nll[lr], nll[own]))}" if own in nll else ", its own not among them"
+        lines.append(
+            f"- *{name}*, at {own:g}: {'that' if lr == own else f'{lr:g}'} is the best of {len(nll)} learning rates on part A ({len(nll[lr])} tuning seeds"
+            f"{', on their edge' if lr in (min(nll), max(nll)) else ''}){'' if lr == own else change}."
+        )
+    if len(best) == 2:
+        lines.append(
+            f"- *{names[1]}* against *{names[0]}*, each at its best of these: {percent(stats.ratio(*best[::-1]))} (part A, not corrected)."
+        )
+    return "\n".join(lines)
+
+
 def curve_bands(df, names, value="nll"):
     """{arm: (steps, mean, low, high)} over seeds, of the perplexity or, where `value` is no NLL, of the value itself; of complete arms,
     the runs that diverged left out."""

@@ -79,20 +79,24 @@ def fill_the_blanks():
     """Type a sentence; see what each model says of its blanks, pass by pass."""
     import ipywidgets as w
 
-    sentence = w.Text(SENTENCES[0], layout=w.Layout(width="90%"), continuous_update=False)
+    sentence = w.Text(SENTENCES[-1], layout=w.Layout(width="90%"), continuous_update=False)
     return connected(lambda text: draw_fill({n: fill(n, text) for n in FILLED}, text), text=sentence)
 
 
 # ---------------------------------------------------------------- 2: watch it think
 
 
-def draw_thinking(puzzle, runs, step):
+def draw_thinking(puzzle, runs, step, columns=3):
     """Boards of several starts side by side after a step; runs: [steps of `solve.solve`, …]."""
-    fig, axes = plt.subplots(1, len(runs), figsize=(max(3.2, 7 * len(runs) / 3), 3.2), squeeze=False)
-    for i, (ax, steps) in enumerate(zip(axes[0], runs, strict=True)):
+    columns = min(columns, len(runs))
+    down = -(-len(runs) // columns)
+    fig, axes = plt.subplots(down, columns, figsize=(7 * columns / 3, 2.7 * down), squeeze=False)
+    for ax in axes.flat[len(runs) :]:
+        ax.set_axis_off()
+    for i, (ax, steps) in enumerate(zip(axes.flat, runs, strict=False)):
         s = steps[step - 1]
         own = "own start" if i == 0 else f"random start {i}"
-        title = f"{own}: {s['sure']:.0%} sure, " + ("solved" if s["legal"] else "rules broken")
+        title = f"{own}\n{s['sure']:.0%} sure, " + ("solved" if s["legal"] else "rules broken")
         plots.board(s["digits"], ax, puzzle, confidence=s["confidence"], title=title)
     return fig
 
@@ -105,6 +109,40 @@ def puzzles_by_difficulty(count=200):
         rounds = part.rounds().max(1).values
         found |= {int(r): part.x[rounds == r][0].numpy() for r in rounds.unique()}
     return dict(sorted(found.items()))
+
+
+def from_starts(puzzle, steps, starts):
+    """[steps of `solve.solve`, …] from the kept model's own start and from that many random ones."""
+    return [solve.solve(puzzle, steps, start=s) for s in (None, *range(1, starts + 1))]
+
+
+def disagreement(steps=8, starts=3):
+    """(rounds of deductions, puzzle, `from_starts`) of the easiest generated puzzle that is solved from some starts only, or None."""
+    for rounds, puzzle in puzzles_by_difficulty().items():
+        runs = from_starts(puzzle, steps, starts)
+        if 0 < sum(run[-1]["legal"] for run in runs) < len(runs):
+            return rounds, puzzle, runs
+
+
+def step_through_starts(rounds, puzzle, runs):
+    """A `stepper` over a `disagreement`, pass by pass."""
+    passes, about = range(1, len(runs[0]) + 1), f"{rounds} rounds of deductions"
+    solved = {k: sum(run[k - 1]["legal"] for run in runs) for k in passes}
+    labels = [f"{about}: pass {k} of {len(passes)}, {n} of {len(runs)} starts solved" for k, n in solved.items()]
+    return stepper((draw_thinking(puzzle, runs, k, 2) for k in passes), labels)
+
+
+def step_through_board(strip, what):
+    """A `stepper` over a recorded board (`sudoku_report.strips`), pass by pass; `what` says which it is."""
+    puzzle, target, *passes = ([0 if c == "." else int(c) for c in line] for line in (strip["puzzle"], strip["target"], *strip["digits"]))
+
+    def draw(i):
+        fig, ax = plt.subplots(figsize=(3.6, 3.6))
+        plots.board(passes[i], ax, puzzle, target, strip["confidence"][i], f"{what}, after pass {i + 1}")
+        return fig
+
+    labels = [f"{what}: pass {i + 1} of {len(passes)}, {sure:.0%} sure" for i, sure in enumerate(strip["sure"])]
+    return stepper(map(draw, range(len(passes))), labels)
 
 
 def watch_it_think(most=16, starts=2):
@@ -122,7 +160,7 @@ def watch_it_think(most=16, starts=2):
         puzzle = solve.boards_of(pasted)[0][1] if pasted.strip() else known[level]
         key = tuple(puzzle)
         if key not in seen:
-            seen[key] = [solve.solve(puzzle, most, start=s) for s in (None, *range(1, starts + 1))]
+            seen[key] = from_starts(puzzle, most, starts)
         return draw_thinking(puzzle, seen[key], step)
 
     return w.VBox([play, connected(show, level=level, pasted=pasted, step=step)])
@@ -313,3 +351,9 @@ def stepper(figures, labels, what="pass"):
     return HTML(
         f'<div>{"".join(shown)}<input type="range" min="0" max="{len(shown) - 1}" value="0" aria-label="{what}" oninput="{move}"> <output>{escape(labels[0])}</output></div>'
     )
+
+
+def beside(*steppers):
+    """HTML of steppers side by side, below one another where there is no room."""
+    parts = "".join(f'<div style="flex:1 1 20em;max-width:25em">{s.data}</div>' for s in steppers)
+    return HTML(f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{parts}</div>')

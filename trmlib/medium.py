@@ -120,7 +120,11 @@ def solved_board(store, profile="full"):
     strip = next((s for s in sudoku_report.strips(store, df, "TRM") if s["solved"]), None)
     if strip is None:
         return None
-    caption = f"A Sudoku, pass by pass: black digits are given, orange ones wrong, darker ground is more confident ({compare.label(df, profile)})."
+    rate = compare.scores(df, "TRM", sudoku_report.METRIC).mean()
+    caption = (
+        f"A Sudoku, pass by pass, chosen among the solved: of all held-out puzzles the model solves {rate:.1%}. "
+        f"Black digits are given, orange ones wrong, darker ground is more confident ({compare.label(df, profile, ['TRM'])})."
+    )
     return board(strip, "TRM"), caption, "Animation of a Sudoku board that fills pass by pass until every cell is right."
 
 

@@ -251,8 +251,8 @@ def labels(ax, x, y, texts, fontsize=8):
 
 def tasks(df, ax, ticks=(1, 2, 4, 8, 16), top=None, room=0.5):
     """Tasks over what they need: a frame with `number`, `depth` (0: none, NaN: not known), `coordination` (NaN: not measured, then on a
-    strip below), `trained` and `thinking` (gains; NaN: not tested), `unit` and `thin` (bool). The area of a ring is the gain from trained depth, of
-    a disc that from thinking time; broken rings are thin evidence. Tasks at one place stand side by side."""
+    strip below), `trained` and `thinking` (gains; NaN: not tested), `unit`, `thin` and `loses` (bool). The area of a ring is the gain from trained
+    depth, of a disc that from thinking time, of a cross what that loses; broken rings are thin evidence. Tasks at one place stand side by side."""
     unknown, depth = 0.25, df.depth.to_numpy(float)
     x = np.log2(np.where(np.isnan(depth), unknown, np.maximum(depth, 0.5)))
     y = df.coordination.to_numpy(float, copy=True)
@@ -266,12 +266,14 @@ def tasks(df, ax, ticks=(1, 2, 4, 8, 16), top=None, room=0.5):
     area = lambda gain: 40 + 1500 * np.clip(np.nan_to_num(gain), 0, 1)  # noqa: E731
     for xi, yi, r in zip(x, y, df.itertuples(), strict=True):
         colour = COLOURS[0] if r.unit == "points" else COLOURS[1]
-        if r.thinking == r.thinking:
+        if r.loses:
+            ax.scatter(xi, yi, area(-r.thinking), color=colour, marker="x", linewidths=2.4, zorder=5)
+        elif r.thinking == r.thinking:
             ax.scatter(xi, yi, area(r.thinking), color=colour, linewidths=0, alpha=0.85, zorder=3)
         ax.scatter(
             xi, yi, area(r.trained), facecolors="none", edgecolors=colour, linewidths=1.6, linestyles="--" if r.thin else "-", zorder=4
         )
-        up = 3 + (max(area(r.trained), area(r.thinking)) / np.pi) ** 0.5
+        up = 3 + (max(area(r.trained), area(abs(r.thinking))) / np.pi) ** 0.5
         ax.annotate(str(r.number), (xi, yi), (0, up), textcoords="offset points", ha="center", fontsize=11, weight="bold", zorder=5)
     if strip.any():
         ax.axhspan(-1.2, -0.42, color="#eeeeee", linewidth=0, zorder=0)

@@ -7,6 +7,7 @@ import html
 import re
 import shutil
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,8 +24,11 @@ from trmlib.tables import shown
 
 TITLE = "When does thinking time help?"
 PAGES = {  # page → its name, in the order of the menu; the notebooks stand on the first
-    "index": "Contents", "article": "Article", "figures": "Figures", "claims": "Claims", "verdicts": "Verdicts", "data": "Data", "corrections": "Corrections",
+    "index": "Start", "article": "Article", "figures": "Figures", "claims": "Claims", "verdicts": "Verdicts", "data": "Data", "corrections": "Corrections",
     "notices": "Notices",
+}  # fmt: skip
+PLACES = {  # what prose names as code → its page
+    "data/claims.yaml": "claims", "trm claims": "claims", "CORRECTIONS.md": "corrections", "NOTICE.md": "notices", "data/results/": "data",
 }  # fmt: skip
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = """<!DOCTYPE html>
@@ -73,7 +77,18 @@ class Page(mistune.HTMLRenderer):
         return text if text.startswith("<figure") else f"<p>{text}</p>\n"
 
     def table(self, text):
-        return f'<div class="scroll"><table>\n{text}</table></div>\n'
+        columns = [medium.plain(c) for c in re.findall(r"<th\b[^>]*>(.*?)</th>", text)]
+        if len(columns) < 5:
+            return f'<div class="scroll"><table>\n{text}</table></div>\n'
+        names = cycle(columns)  # on a phone each row stacks, and each cell says what it is
+        cells = re.sub(r"<td\b", lambda _: f'<td data-label="{html.escape(next(names))}"', text)
+        return f'<div class="scroll stack"><table>\n{cells}</table></div>\n'
+
+    def codespan(self, text):
+        stem = text.removeprefix("notebooks/").removesuffix(".py")
+        page = stem if stem in self.site.notebooks else PLACES.get(text)
+        code = super().codespan(text)
+        return f'<a href="{page}.html">{code}</a>' if page else code
 
     def block_math(self, text):
         path = f"img/equation-{self.site.count('equation')}.png"
@@ -98,6 +113,7 @@ class Site:
         self.csv = {p.stem for p in Path(figures).glob("*.csv")}
         code = {stem: [c.source for c in nb.cells if c.cell_type == "code"] for stem, nb in self.notebooks.items()}
         saved = {name: stem for stem, sources in code.items() for source in sources for name in saved_by(source)}
+        self.drawn = {stem: [n for n, of in saved.items() if of == stem and n in self.notes] for stem in code}  # in the cells' order
         if lost := ", ".join(name for name, about in self.notes.items() if saved.get(name) != about["notebook"]):
             raise TrmError(f"no executed notebook has the cell that saves {lost}; run `make reproduce`, or remove what no notebook writes")
         (self.out / "img").mkdir(parents=True, exist_ok=True)
@@ -120,6 +136,11 @@ class Site:
     def markdown(self, text):
         """Markdown as HTML."""
         return markdown(Page(self))(text)
+
+    def listed(self, text):
+        """The same with links to its sections below the title."""
+        renderer = Page(self)
+        return under_title(markdown(renderer)(text), sections(renderer.headings))
 
     def figure(self, name):
         """A figure with caption and the ways to its cell and its files."""
@@ -146,7 +167,7 @@ class Site:
                 anchors = "".join(f'<section id="{name}">' for name in names) or "<section>"
                 parts.append(f"{anchors}{outputs}{code}{'</section>' * max(1, len(names))}\n")
         title = next((medium.plain(text) for level, _, text in renderer.headings if level == 1), stem)
-        self.write(stem, title, "".join(parts).replace("</h1>\n", "</h1>\n" + sections(renderer.headings), 1))
+        self.write(stem, title, under_title("".join(parts), sections(renderer.headings)))
         return title
 
     def output(self, output, stem, names, said):
@@ -172,6 +193,11 @@ class Site:
 def markdown(renderer):
     """A function Markdown → HTML."""
     return mistune.create_markdown(renderer=renderer, plugins=["table", "math"])
+
+
+def under_title(body, more):
+    """A page with something right below its title."""
+    return body.replace("</h1>\n", "</h1>\n" + more, 1)
 
 
 def sections(headings):
@@ -218,51 +244,43 @@ def make(store, article, figures, build, notebooks, out):
     for stem in site.notebooks:
         titles[stem] = site.notebook(stem)
     site.write("article", "Article", site.markdown(article.read_text()))
-    gallery = []
-    for stem, title in titles.items():
-        if mine := [name for name, about in site.notes.items() if about["notebook"] == stem]:
-            gallery.append(f'<h2 id="{stem}">{html.escape(title)}</h2>\n' + "".join(map(site.figure, mine)))
-    site.write("figures", "Figures", "<h1>Figures</h1>\n" + "".join(gallery))
+    site.write("figures", "Figures", gallery(site, titles))
     site.write("verdicts", "How verdicts are made", site.markdown((REPOSITORY / "site" / "verdicts.md").read_text()) + verdicts(store))
     rows, _ = claims.judged(store)
-    site.write(
-        "claims",
-        "The ledger of claims",
-        site.markdown(f"# The ledger of claims\n\n{claims.tally(rows).capitalize()}.\n\n{claims.linked(rows)}"),
-    )
+    parts = [f"## {title}\n\n{claims.linked([(c, f) for c, f in rows if c.chapter in of])}" for title, of in claims.GROUPS.values()]
+    ledger = "\n\n".join(["# The ledger of claims", f"{claims.tally(rows).capitalize()}.", *parts])
+    site.write("claims", "The ledger of claims", site.listed(ledger))
     columns = results.write(store, out / "data")
     files = "".join(f'<li><a href="data/{name}">{name}</a></li>' for name in (*results.FILES, "columns.md"))
     site.write("data", "Data", f"<h1>All results</h1>\n<ul>{files}</ul>\n" + site.markdown(columns.replace("# The", "## The", 1)))
     for page, source in (("corrections", "CORRECTIONS.md"), ("notices", "NOTICE.md")):
         site.write(page, PAGES[page], site.markdown((REPOSITORY / source).read_text()))
-    site.write("index", TITLE, contents(site, titles))
+    site.write("index", TITLE, first(site, titles, rows))
     print(f"{out / 'index.html'}: {len(titles)} notebooks, {len(site.notes)} figures")
 
 
-def contents(site, titles):
-    """The first page: what this is, chapters, figures."""
-    chapters = "".join(f'<li><a href="{stem}.html">{html.escape(title)}</a></li>\n' for stem, title in titles.items())
-    cards = "".join(
-        f'<li><a href="figures.html#{name}"><img src="figures/{name}.png" alt="" loading="lazy"><span class="small">{name.replace("_", " ")}</span></a></li>\n'
-        for name, about in site.notes.items() if not waiting(about)
-    )  # fmt: skip
-    later = sum(map(waiting, site.notes.values()))
-    more = (
-        f'<p class="small">{later} more wait for their runs; all are on the page of <a href="figures.html">figures</a>.</p>'
-        if later
-        else ""
+def gallery(site, titles):
+    """All figures by chapter, in the order in which its notebook draws them, below a list of them."""
+    chapters = {stem: names for stem, names in site.drawn.items() if names}
+
+    def way(name):
+        text = name.partition("_")[2].replace("_", " ") or name
+        return f'<a href="#{name}">{text}</a>' + " (waits for its runs)" * waiting(site.notes[name])
+
+    rows = "".join(
+        f'<li><a href="#{stem}">{html.escape(titles[stem])}</a><br><span class="small">{" · ".join(map(way, names))}</span></li>\n'
+        for stem, names in chapters.items()
     )
-    return f"""<h1>{TITLE}</h1>
-<p>Small networks that are applied again and again to their own answer, <em>Tiny Recursive Models</em>, are said to do wonders on text and puzzles. This
-report implements every system of four earlier write-ups, trains it again with matched controls and several seeds, and says what was real, what
-was an artefact, and of what.</p>
-<p><a href="article.html">The article</a> tells it in one piece. <a href="verdicts.html">How verdicts are made</a> states the rules, and which of them
-were written down before the runs. <a href="data.html">All results</a> are there as tables, <a href="corrections.html">corrections</a> on a page of their own.</p>
-<h2>Notebooks</h2>
-<ul>
-{chapters}</ul>
-<h2>Figures</h2>
-<ul class="cards">
-{cards}</ul>
-{more}
-"""
+    parts = [f'<h2 id="{stem}">{html.escape(titles[stem])}</h2>\n' + "".join(map(site.figure, names)) for stem, names in chapters.items()]
+    return f"<h1>Figures</h1>\n<ul>\n{rows}</ul>\n" + "".join(parts)
+
+
+def first(site, titles, rows):
+    """The first page: what README.md opens with, down to the table of verdicts (of the judged claims `rows`), and the ways to all the rest."""
+    readme = claims.fill_readme((REPOSITORY / "README.md").read_text(), rows).replace(claims.START, "")
+    ways = {"article": "The article", "08_explorers": "Explorers to play with", "claims": f"All {len(rows)} claims", "verdicts": "How verdicts are made",
+            "figures": f"All {len(site.notes)} figures", "corrections": "Corrections", "data": "Data"}  # fmt: skip
+    links = " · ".join(f'<a href="{page}.html">{what}</a>' for page, what in ways.items() if page in PAGES or page in titles)
+    chapters = "".join(f'<li><a href="{stem}.html">{html.escape(title)}</a></li>\n' for stem, title in titles.items())
+    opening = site.markdown(readme.split(claims.END)[0]).replace("</p>\n", f"</p>\n<p>{links}</p>\n", 1)
+    return f'{opening}<h2 id="chapters">Chapters</h2>\n<p class="small">Each is a notebook, executed from the records.</p>\n<ul>\n{chapters}</ul>\n'

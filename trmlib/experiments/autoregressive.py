@@ -67,7 +67,7 @@ def grid(profile):
             arm(f"{name} ({setting})", replace(MODELS[name], **of_model), 20, replace(data, **of_data), tried)
     for name in ("baseline", "TRM"):
         for lr in RATES[: 1 if smoke else None]:
-            arm(f"{name} (lr {lr:g})", MODELS[name], 21, train=replace(train, lr=lr), seeds=TUNING_SEEDS[: len(seeds)])
+            arm(f"{name} (lr {lr:g})", MODELS[name], 3, train=replace(train, lr=lr), seeds=TUNING_SEEDS[: len(seeds)])  # right after TRM
     return sorted(runs, key=lambda r: r.priority)
 
 

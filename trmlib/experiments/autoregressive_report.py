@@ -17,7 +17,7 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("TRM", "baseline-compute", "three passes or three times the steps: same compute of training"),
     ("TRM", "6-blocks", "three passes of two blocks or six blocks: same depth"),
     ("TRM-everywhere", "baseline-everywhere", "the same where every position is trained, as is usual"),
-    ("recursion", "TRM", "TRM's own recursion (n = 2, T = 3) or plain passes"),
+    ("recursion", "TRM", "TRM's own recursion (n = 2, T = 3, gradient through the last) or plain passes, gradient through all"),
     ("every-pass", "TRM", "every pass read out and trained or the last alone"),
     ("8-passes", "TRM", "eight passes or three"),
 ]

@@ -49,7 +49,7 @@ FACTORS = {  # one field of the TRM changed at a time
 }
 CHUNKS = (4, 8, 16, 32)
 SUPERVISION = (4, 16)
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)  # the cut profile runs at 2e-3, the full one at 3e-4
 
 
 def grid(profile):
@@ -93,7 +93,7 @@ def grid(profile):
             arm(f"{name} (chunk {chunk})", MODELS[name], 30, data=longer)
     for name in ("baseline", "mask"):
         for lr in RATES[: 1 if profile == "smoke" else None]:
-            arm(f"{name} (lr {lr:g})", MODELS[name], 31, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))
+            arm(f"{name} (lr {lr:g})", MODELS[name], 2, TUNING_SEEDS[: len(seeds)], train=replace(train, lr=lr))  # right after mask
     return sorted(runs, key=lambda r: r.priority)
 
 

@@ -21,8 +21,8 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("mask", "baseline", "the claim without its leak, at equal steps"),
     ("mask", "baseline-compute", "the same at equal compute"),
     ("mask", "baseline-everywhere", "a next-character model trained as usual, at every position"),
-    ("mask", "parallel", "recursion, or one reading of the same slots"),
-    ("baseline", "parallel", "the chain rule, or both characters at once"),
+    ("mask", "parallel", "recursion, which leaves mask and slots' positions as drawn, or one reading, which trains them"),
+    ("baseline", "parallel", "the chain rule, each slot holding the character before, or both characters at once from a mask"),
     ("mask", "last", "starting at a mask embedding or at the last character"),
     ("mask", "zeros", "… or at zeros"),
     ("mask", "noise", "… or at noise"),
@@ -63,14 +63,17 @@ def ladder(df):
 
 
 def verdict(df):
-    """(verdict, effect without the leak) on "validation perplexity 1.01 against 55.08".
+    """(verdict, effect without leak and second table) on "validation perplexity 1.01 against 55.08".
 
-    *Artefact*: without the leak no improvement of 2 % or more is left, and restoring it brings one back."""
-    honest, leaking = effect(df, "mask", "baseline"), effect(df, "target", "baseline")
-    if honest is None or leaking is None:
+    *Artefact*: without these two causes no improvement of 2 % or more is left, and restoring one of them alone (`LADDER`) brings one back; it is
+    of each that does."""
+    found = ladder(df).effect
+    if found.isna().any():
         return "open", None
-    if stats.artefact(honest.low > math.expm1(-stats.MARGIN), leaking) and leaking.high < 0:
-        return "artefact (of starting at the target)", honest
+    leak, tables, honest = found[1:]  # what the leak alone makes, what the two tables alone make, what is left without both
+    gone, causes = honest.low > math.expm1(-stats.MARGIN), {"of starting at the target": leak, "of two character tables": tables}
+    if made := [name for name, e in causes.items() if stats.artefact(gone, e) and e.high < 0]:
+        return f"artefact ({', and '.join(made)})", honest
     return stats.verdict(honest, CLAIMED["change"]), honest
 
 
@@ -122,6 +125,12 @@ def chunk_series(df, names=("baseline", "mask", "parallel")):
     """{arm: (chunk lengths, perplexity mean, low, high)}."""
     found = {name: series(df, {2: name, **{k: f"{name} (chunk {k})" for k in CHUNKS}}) for name in names}
     return {name: s for name, s in found.items() if s}
+
+
+def by_slot(df, names):
+    """{arm: NLL on part B (seeds, slots)} of the complete arms; a run that diverged counts as log V."""
+    nll = lambda r: r.record["detail"]["by_slot"]["nll_b"] if r.status == "recorded" else [r.nll_b] * round(r.joint_b / r.nll_b)  # noqa: E731
+    return {a: np.array([nll(r) for r in df[df.arm == a].sort_values("seed").itertuples()]) for a in names if complete(df, a)}
 
 
 # ---------------------------------------------------------------- evaluations

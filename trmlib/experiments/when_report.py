@@ -305,7 +305,7 @@ TEXT = {  # experiment → its recursive arm, the same without, {passes beyond a
     "masked": ("joint", "baseline", {0: "baseline", 1: "1-pass", 2: "2-passes"}, 3),
     "shakespeare": ("mask", "parallel", {0: "parallel", 1: "T-1", 2: "T-2"}, 3),
     "autoregressive": ("TRM", "baseline", {0: "baseline", 1: "2-passes"}, 2),  # there the reading itself is the first of three
-    "capacity": ("annealed 0.1M", "annealed 0.1M (T 1)", {1: "annealed 0.1M (T 1)"}, 2),  # the standard model names tokens one by one
+    "capacity": ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", {1: "everywhere 0.1M (T 1)"}, 2),  # the standard model names tokens one by one
 }
 ENOUGH = 10  # seeds; fewer are thin evidence
 TOY = "one synthetic language"
@@ -326,6 +326,12 @@ def task(name, depth, coordination, trained, thinking, unit, thin=(), shared="kn
         "task": name, "depth": depth, "coordination": coordination, "shared": shared, "trained": trained, "thinking": thinking, "unit": unit,
         "n": trained.n, "thin": thin,
     }  # fmt: skip
+
+
+def loses(t):
+    """Do passes beyond training take away from a task, with an interval below zero, a point or % or more?"""
+    e = t["thinking"]
+    return bool(e) and e.high < 0 and e.estimate <= -0.01
 
 
 def hops_answer(df):
@@ -450,6 +456,7 @@ def answer_table(tasks):
 
 ADVISED = {  # named before the records are read, so that none is picked for having done best
     "depth": "8 passes", "time": "8 passes", "asked too much": "4 passes", "passes": "8 passes", "samples": "16 samples", "filling": "parallel",
+    "puzzle": "random starts",
 }  # fmt: skip
 READ = {  # the same for real text, whose arms are of models trained on one to three blanks
     "passes": "joint (1–3 blanks)", "samples": "4 samples (1–3 blanks)", "filling": "baseline (1–3 blanks)",
@@ -457,17 +464,20 @@ READ = {  # the same for real text, whose arms are of models trained on one to t
 HEADINGS = {  # experiment of an advice → the heading that shows its records
     "depth": "06_when.ipynb#Depth-or-thinking", "time": "06_when.ipynb#Which-ingredient-makes-passes-beyond-training-pay?",
     "dial": "06_when.ipynb#Three-ways-to-spend-the-same-compute", "masked": "02_masked.ipynb#The-comparisons-fixed-beforehand",
-    "language": "06_when.ipynb#Back-to-language",
+    "language": "06_when.ipynb#Back-to-language", "sudoku": "05_sudoku.ipynb#Try-again",
 }  # fmt: skip
 
 
 def advice(store, frames, profile="full"):
     """The practitioners' table: your task looks like this → spend compute on that → expect this much, at this cost; the evidence, where it
     is thin, and the records (experiment: arms) with the heading that shows them. A frame of strings; what has no records says so."""
+    from trmlib.tables import shown
+
     hops, dial, masked = frames["hops"], frames["dial"], frames["masked"]
+    sudoku, used = shown(store, "sudoku", profile)
     rows = []
 
-    def row(looks, spend, records, where, expect=None, cost="–", n=0, thin=()):
+    def row(looks, spend, records, where, expect=None, cost="–", n=0, thin=(), profile=profile):
         reasons = [*thin, *(["few seeds"] if n < ENOUGH else []), *(["cut profile"] if profile == "cpu" else [])]
         evidence = f"{n} seeds" + (f"; thin: {', '.join(reasons)}" if reasons else "")
         rows.append({
@@ -501,6 +511,8 @@ def advice(store, frames, profile="full"):
             e.n if e else 0,
             [TOY],
         )
+    for spend, times, e in sudoku_ways(store, sudoku):
+        row("a puzzle with one solution", spend, f"sudoku: {ADVISED['puzzle']}", "sudoku", e and f"{points(e)} solved", f"× {times}", e.n if e else 0, profile=used)
     last = len(language(dial).groups) - 1 if len(dial) else 0
     ways = recovered(dial, last) if len(dial) else {}
     for way, spend in {"passes": "not on passes", "samples": "samples", "filling": "filling one by one"}.items():
@@ -529,13 +541,39 @@ def advice(store, frames, profile="full"):
             found and f"× {found[1] / ways['passes'][0][1]:.1f}",
             masked[masked.arm == arm].seed.nunique() if found else 0,
         )
-    for arm, spend in {"joint": "not on passes (3)", "4-blocks": "plain depth (2 more blocks)"}.items():
+    e = text_time(store, "masked", masked)
+    arm, *_, own = TEXT["masked"]
+    most = e and len(whole(masked, arm)[0]["detail"]["by_pass"]["nll_b"]) - 1
+    row("words in running text", "not on more passes than in training", f"masked: {arm}", "masked", e and f"{percent(e)} perplexity",
+        e and f"× {most / own:.1f} the passes", e.n if e else 0)  # fmt: skip
+    for arm, spend in {"joint": "not on trained passes (3)", "4-blocks": "plain depth (2 more blocks)"}.items():
         e, cost = compare.effect(masked, arm, "baseline"), "–"
         if e:
             flops = [masked[masked.arm == a].inference_flops.iloc[0] for a in (arm, "baseline")]
             cost = f"× {flops[0] / flops[1]:.1f}"
         row("words in running text", spend, f"masked: {arm}, baseline", "masked", e and f"{percent(e)} perplexity", cost, e.n if e else 0)
     return pd.DataFrame(rows)
+
+
+def sudoku_ways(store, df):
+    """[(what compute is spent on, times the compute, Effect in shares or None)] of the model trained from random starts: many of them, of which it
+    keeps the answer that it is surest of, or one and more steps than in training."""
+    from trmlib.experiments import sudoku_report
+
+    b = sudoku_report.budgets(store, df, ADVISED["puzzle"]) if len(df) else None
+    if not b:
+        return [("random starts, the surest kept", 1, None), ("not on more steps than in training", 1, None)]
+    own = sudoku_report.trained_steps(df, ADVISED["puzzle"])
+    k, most = sudoku_report.shared(b, own), max(b["steps"])
+    return [("random starts, the surest kept", k, sudoku_report.against(b, (own, k), (own, 1))),
+            ("not on more steps than in training", most // own, sudoku_report.against(b, (most, 1), (own, 1)))]  # fmt: skip
+
+
+def text_time(store, experiment, df):
+    """Relative change of perplexity with the most passes tested against those of training (Effect), or None."""
+    arm = TEXT[experiment][0]
+    more = passed(store, experiment, df, arm) if compare.complete(df, arm) else None
+    return more and stats.paired(*more).relative()
 
 
 def advice_links(table):
