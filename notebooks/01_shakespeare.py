@@ -39,7 +39,7 @@ from IPython.display import display
 from trmlib import compare, plots, stats
 from trmlib.experiments import shakespeare
 from trmlib.experiments import shakespeare_report as report
-from trmlib.export import percent, save_table, say
+from trmlib.export import percent, save_table, say, waits
 from trmlib.runs import Store
 from trmlib.tables import records_digest, shown
 
@@ -54,9 +54,7 @@ claimed = report.CLAIMED
 def save(fig, name, caption, alt, runs=("*",), about=about):
     """The figure as files; where nothing of it is recorded, one line: what trains its runs."""
     if plots.empty(fig):
-        plt.close(fig)
-        named = " ".join(f'"shakespeare/{r}"' for r in runs)
-        return say(f"`{name}` waits for its runs: `trm run --profile {profile} {named}`.")
+        return waits(fig, name, profile, "shakespeare", runs)
     return plots.save(fig, name, figures, f"{caption} ({about})", alt, digest, "01_shakespeare")
 
 

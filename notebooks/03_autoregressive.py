@@ -37,7 +37,7 @@ from IPython.display import display
 from trmlib import compare, plots, stats
 from trmlib.experiments import autoregressive
 from trmlib.experiments import autoregressive_report as report
-from trmlib.export import percent, save_table, say
+from trmlib.export import percent, save_table, say, waits
 from trmlib.runs import Store
 from trmlib.tables import records_digest, shown
 
@@ -52,9 +52,7 @@ claimed = report.CLAIMED
 def save(fig, name, caption, alt, runs=("*",), about=about):
     """The figure as files; where nothing of it is recorded, one line: what trains its runs."""
     if plots.empty(fig):
-        plt.close(fig)
-        named = " ".join(f'"autoregressive/{r}"' for r in runs)
-        return say(f"`{name}` waits for its runs: `trm run --profile {profile} {named}`.")
+        return waits(fig, name, profile, "autoregressive", runs)
     return plots.save(fig, name, figures, f"{caption} ({about})", alt, digest, "03_autoregressive")
 
 

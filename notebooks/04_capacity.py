@@ -38,7 +38,7 @@ from IPython.display import display
 from trmlib import claims, compare, plots, stats
 from trmlib.experiments import capacity
 from trmlib.experiments import capacity_report as report
-from trmlib.export import percent, save_table, say
+from trmlib.export import percent, save_table, say, waits
 from trmlib.runs import Store
 from trmlib.tables import frame, records_digest
 
@@ -53,6 +53,8 @@ ledger = {claim.id: finding.verdict for claim, finding in claims.judged(store, p
 
 
 def save(fig, name, caption, alt, df=df, profile=profile):
+    if plots.empty(fig):
+        return waits(fig, name, profile, "capacity")
     return plots.save(fig, name, figures, f"{caption} ({compare.label(df, profile)})", alt, records_digest(df), "04_capacity")
 
 
@@ -613,15 +615,18 @@ display(compare.comparison_table(recursion))
 # to the vocabulary and bits per byte are defined. All models run at learning rate 1e-3 with warm-up and cosine decay.
 
 # %%
-save_table(
-    rivals(words, "WikiText-2", words_profile),
-    "capacity_words",
-    figures,
-    f"WikiText-2, words: the TRM against rivals of as many parameters, at equal steps and at equal training compute: part B of the validation text, mean and 95 % interval over seeds ({compare.label(words, words_profile)}).",
-    "Table of the TRM and four rivals on WikiText-2 with perplexity, the change to the TRM, bits per byte, parameters and training compute.",
-    records_digest(words),
-    "04_capacity",
-)
+if len(words):
+    save_table(
+        rivals(words, "WikiText-2", words_profile),
+        "capacity_words",
+        figures,
+        f"WikiText-2, words: the TRM against rivals of as many parameters, at equal steps and at equal training compute: part B of the validation text, mean and 95 % interval over seeds ({compare.label(words, words_profile)}).",
+        "Table of the TRM and four rivals on WikiText-2 with perplexity, the change to the TRM, bits per byte, parameters and training compute.",
+        records_digest(words),
+        "04_capacity",
+    )
+else:
+    say('`capacity_words` waits for its runs: `trm run "capacity/*WikiText-2*"`.')
 plt.show()
 low, high = claimed["target"]
 brief = "" if words_profile == "full" else f" These are {compare.label(words, words_profile)}: short runs, which say nothing of that level."

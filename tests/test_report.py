@@ -171,6 +171,13 @@ def test_a_figure_in_which_all_is_pending_says_so(tmp_path):
         plt.close(fig)
 
 
+def test_a_figure_that_waits_says_what_trains_its_runs(monkeypatch):
+    said, fig = [], plt.figure()
+    monkeypatch.setattr(export, "say", said.append)
+    export.waits(fig, "one", "cpu", "shakespeare", ("n-*", "T-*"))
+    assert said == ['`one` waits for its runs: `trm run --profile cpu "shakespeare/n-*" "shakespeare/T-*"`.'] and not plt.fignum_exists(fig.number)
+
+
 def test_a_wide_table_is_broken_between_words_and_stays_readable():
     df = pd.DataFrame(
         {"claim": ["a long claim that goes on and on until it no longer fits"] * 2, "change": ["−0.4 % [−2.2, +1.4]", "–"], "n": ["5", "5"]}

@@ -23,6 +23,13 @@ def save_table(df, name, folder, caption, alt, records, notebook, fig=None):
     return fig
 
 
+def waits(fig, name, profile, experiment, runs=("*",)):
+    """In place of a figure of which nothing is recorded yet: one line that says what trains its runs."""
+    plots.plt.close(fig)
+    named = " ".join(f'"{experiment}/{r}"' for r in runs)
+    say(f"`{name}` waits for its runs: `trm run --profile {profile} {named}`.")
+
+
 def percent(effect, digits=1):
     """An effect as "−3.2 % [−5.1, −1.3]"; pending as a dash."""
     if effect is None or pd.isna(effect):
