@@ -36,7 +36,8 @@ import pandas as pd
 from IPython.display import display
 
 from trmlib import claims, compare, plots, stats
-from trmlib.experiments import capacity
+from trmlib.experiments import capacity, when_report
+from trmlib.experiments import capacity_evaluations as evaluations
 from trmlib.experiments import capacity_report as report
 from trmlib.export import percent, save_table, say, waits
 from trmlib.runs import Store
@@ -497,6 +498,11 @@ if compare.complete(df, whole):
     one, two = (math.exp(np.mean([r["detail"]["by_pass"]["nll_b"][k] for r in df[df.arm == whole].record])) for k in (1, 2))
     say(
         f"Read out after its first refinement it stands at {one:.1f}, after its second and last at {two:.1f}, though only the last was trained to be read."
+        + (
+            f" Thinking time, up to {evaluations.TEST_PASSES} refinements, changes that by {percent(more)}."
+            if (more := when_report.text_time(store, "capacity", df))
+            else ""
+        )
     )
     display(compare.comparison_table(compare.primary(df, report.ADDED, unlearnt=compare.unlearnt(df, counted))))
 else:

@@ -4,14 +4,7 @@ import numpy as np
 
 from trmlib.data.tokens import WORDS
 from trmlib.evaluate import score_chunks
-from trmlib.experiments.capacity_evaluations import GROUP_SEEDS, GROUPED, leak_probe, load_model  # noqa: F401, the same here
-
-TEST_PASSES = 8
-
-
-def passes(task, model):
-    """NLL on part B after 0 … 8 passes, more than were trained: (9,)."""
-    return {"nll_b": score_chunks(model, task.tokens, TEST_PASSES, every_pass=True)[0][:, task.in_b].mean((1, 2))}
+from trmlib.experiments.capacity_evaluations import GROUP_SEEDS, GROUPED, leak_probe, load_model, passes  # noqa: F401, the same here
 
 
 def known(task, model):

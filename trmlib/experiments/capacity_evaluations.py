@@ -57,7 +57,14 @@ def slots(task, model, part=128):
     return result
 
 
-SINGLE = {"leak_probe": leak_probe, "slots": slots}  # of one run
+def passes(task, model):
+    """NLL on part B after 0 … TEST_PASSES refinements, more than were trained: (TEST_PASSES + 1,)."""
+    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))]
+    return {"nll_b": score_chunks(model, rows, TEST_PASSES, every_pass=True)[0].mean((1, 2))}
+
+
+TEST_PASSES = 8
+SINGLE = {"leak_probe": leak_probe, "slots": slots, "passes": passes}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
 SLOTS = ("everywhere 0.1M", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
 COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
@@ -71,7 +78,7 @@ def wanted(arm, spec):
         if " (" not in arm and arm.split()[0] in ("TRM", "annealed", "everywhere", "leaking", "causal") and "=" not in arm
         else []
     )
-    return single + (["slots"] if arm in SLOTS else []) + (["references"] if arm in COUNTED else [])
+    return single + (["slots"] if arm in SLOTS else []) + (["passes"] if arm == SLOTS[0] else []) + (["references"] if arm in COUNTED else [])
 
 
 def load_model(task, tensors):

@@ -380,7 +380,7 @@ def passed(store, experiment, df, arm):
     """(most passes tested, trained): NLLs of an arm over its seeds on part B, or None where only the trained number was tested."""
     rows, reading = whole(df, arm), TEXT[experiment][3] + (experiment == "autoregressive")
     nll = [r["detail"]["by_pass"]["nll_b"] for r in rows]
-    if experiment == "autoregressive":
+    if experiment in ("autoregressive", "capacity"):
         found = compare.evaluation_frame(store, df, "passes")
         nll = [r["nll_b"] for (a, _), r in sorted(found.items()) if a == arm]
     if not rows or len(nll) < len(rows) or len(nll[0]) <= reading + 1:
