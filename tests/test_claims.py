@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +12,12 @@ import yaml
 
 from trmlib import claims, cli, compare, stats
 from trmlib.claims import Finding, judge, load
-from trmlib.data import sources
 from trmlib.errors import TrmError
 from trmlib.experiments import autoregressive_report, capacity_report, masked_report, shakespeare_report, sudoku_report
 from trmlib.tables import frame
 
 EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
 ROOT = Path(__file__).parents[1]
-DATA = os.environ.get("TRM_DATA", "")  # the tests themselves run without one
 SOURCES, CLAIMS = load()
 LEDGER = {c.id: c for c in CLAIMS}
 STEPS = list(range(250, 20_001, 250))
@@ -132,14 +129,6 @@ def test_a_claim_of_a_capacity_model_is_about_its_corpus_and_size():
             assert "corpus" in c.scope and (
                 c.chapter == "sudoku" or c.scope["corpus"] == "wikitext-2" or c.scope["parameters"] == 6_838_528
             ), c.id
-
-
-@pytest.mark.skipif(not DATA, reason="no corpus at hand")
-def test_the_published_lengths_of_texts_are_what_we_count(monkeypatch):
-    monkeypatch.setenv("TRM_DATA", DATA)
-    words = sources.read("wikitext-2", "train")
-    assert claims.TEXTS["WikiText-2, training"][0] == len(words.split()) + words.count("\n")  # each line's end is a token
-    assert claims.TEXTS["Tiny Shakespeare"][0] == len((Path(DATA) / "tinyshakespeare" / "input.txt").read_text())
 
 
 def test_every_observation_of_a_claim_is_a_row_of_the_report(store):
