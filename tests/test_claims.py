@@ -296,6 +296,26 @@ def test_later_comparisons_are_read_with_those_that_were_fixed_beside_them():
     assert verdict("capacity-recursion", df) == ("inconclusive", "against everywhere 0.1M (n 0, T 1): inconclusive")
 
 
+def test_gradients_explode_or_vanish_where_the_first_refinement_adds_ten_times_as_much_or_a_tenth(monkeypatch):
+    fields = {"parameters": 6_838_528, "spec": {"model": {"T": 2}, "data": {}, "train": {}}}
+    df = rows("capacity", corpus="wikitext-103", **{"everywhere 0.1M": fields})
+
+    def judged(times):  # what the first of two refinements adds, the second adding 1, and an untrained third almost nothing
+        found = {
+            ("everywhere 0.1M", s): {state: {"gradient": [times * math.exp(JITTER[s]), 1.0, 1e-3]} for state in ("fresh", "trained")}
+            for s in range(5)
+        }
+        monkeypatch.setattr(compare, "evaluation_frame", lambda *_: found)
+        return judge(LEDGER["capacity-gradients"], df, EMPTY, "full")
+
+    f = judged(5)
+    assert f.verdict == "not reproduced" and f.n == 5 and "the first of 2 refinements adds 5.0 times as much" in f.why
+    assert f.measured == pytest.approx(5) and f.interval[0] < f.measured < f.interval[1]
+    assert [judged(times).verdict for times in (10, 20, 0.05, 0.1)] == ["inconclusive", "reproduced", "reproduced", "inconclusive"]
+    monkeypatch.setattr(compare, "evaluation_frame", lambda *_: {})
+    assert judge(LEDGER["capacity-gradients"], df, EMPTY, "full").verdict == "open"
+
+
 def test_blocks_of_its_own_are_held_against_the_encoders_and_parameters_are_counted():
     arms = {"joint": (4.0, 2_075_392), "shared": (4.2, 1_678_848), "baseline": (4.0, 1_678_848)}
     df = rows("masked", **{a: {"nll_b": nll(v), "parameters": n} for a, (v, n) in arms.items()})
@@ -776,13 +796,13 @@ def test_the_readme_table_is_between_its_markers_and_a_second_filling_changes_no
 
 def test_verdicts_are_told_by_what_they_rest_on():
     found = [(LEDGER[k], f) for k, f in (
-        ("masked-change", Finding("artefact")), ("capacity-gradients", claims.untested(LEDGER["capacity-gradients"])),
+        ("masked-change", Finding("artefact")), ("capacity-one-rule", claims.untested(LEDGER["capacity-one-rule"])),
         ("masked-vocabulary", claims.parameters(LEDGER["masked-vocabulary"])), ("capacity-worth", claims.arithmetic(LEDGER["capacity-worth"])),
         ("capacity-lstm", claims.quoted(LEDGER["capacity-lstm"])), ("capacity-examples", claims.table_agrees(LEDGER["capacity-examples"])))]  # fmt: skip
     assert claims.tally(found) == "measured: 1 artefact, 1 open; counted: 1 not reproduced; checked on paper: 2 add up, 1 does not add up"
     assert claims.tally(found[5:] * 2) == "checked on paper: 2 do not add up" and claims.tally(found[3:4]) == "checked on paper: 1 adds up"
     assert [claims.kind(*r) for r in found] == ["measured", "measured", "counted"] + 3 * ["checked on paper"]
-    assert claims.qualifier(*found[3]) == "checked on paper" and claims.qualifier(*found[1]) == LEDGER["capacity-gradients"].args["missing"]
+    assert claims.qualifier(*found[3]) == "checked on paper" and claims.qualifier(*found[1]) == LEDGER["capacity-one-rule"].args["missing"]
 
 
 def test_the_page_of_the_ledger_has_the_verdict_second():

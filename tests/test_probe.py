@@ -3,7 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trmlib.probe import alignment, dependency, leaks
+from trmlib.models.chunk import ChunkConfig, ChunkLM, slot_nll
+from trmlib.probe import alignment, by_refinement, dependency, leaks, refinement_gradients, residual_growth
 
 VOCAB, M = 7, 3
 TARGETS = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 0, 1], [2, 2, 2]])
@@ -73,3 +74,42 @@ def test_alignment_never_pairs_an_example_with_itself():
     alignment(solve)
     assert seen[0] is None and not (seen[1][0][:, 0] == torch.arange(20)).any()
     assert sorted(seen[1][0][:, 0].tolist()) == list(range(20))
+
+
+def chunk_model(**fields):
+    torch.manual_seed(0)
+    return ChunkLM(ChunkConfig(d=8, heads=2, dropout=0.0, init=0.3, **fields), VOCAB, context=4, chunk=2).eval()
+
+
+def block_gradient(model, tokens, **options):
+    nll = slot_nll(model(tokens, **options)[0], tokens).mean()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(nll, list(model.blocks.parameters()))])
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"n": 0}, {"n": 2, "bounded": True}])
+def test_refinements_add_up_to_the_whole_gradient_and_the_last_is_what_detaching_leaves(fields):
+    tokens = torch.randint(VOCAB, (5, 6), generator=torch.Generator().manual_seed(1))
+    last = chunk_model(T=3, gradient="last", **fields)
+    whole = chunk_model(T=3, gradient="all", **fields)
+    rows = refinement_gradients(last, tokens, 3)
+    assert torch.allclose(rows.sum(0), block_gradient(whole, tokens), atol=1e-6)
+    encoder = block_gradient(chunk_model(T=3, **fields), tokens)
+    assert torch.allclose(rows[-1], encoder, atol=1e-6) and rows.norm(dim=1).min() > 0
+    assert last.config.gradient == "last"  # the model itself is left as it was
+
+
+def test_states_of_blocks_that_add_nothing_grow_by_the_eigenvalue():
+    tokens = torch.randint(VOCAB, (5, 6), generator=torch.Generator().manual_seed(1))
+    for n in (0, 1, 3, 6):
+        model = chunk_model(n=n, T=1, start="last")
+        with torch.no_grad():
+            for block in model.blocks:
+                for layer in (block.attention.out, block.mlp[3]):
+                    layer.weight.zero_(), layer.bias.zero_()
+        size = by_refinement(model, tokens, 6)["size"]
+        powers = [np.linalg.matrix_power([[n + 1, 1], [n, 1]], k)[0, 0] for k in range(7)]  # y after k refinements from (y, 0)
+        assert np.allclose(size, size[0] * np.array(powers))
+        assert size[6] / size[5] == pytest.approx(residual_growth(n), rel=1e-3)
+        assert residual_growth(n) == pytest.approx(np.linalg.eigvals([[n + 1, 1], [n, 1]]).real.max())
+    bounded = by_refinement(chunk_model(n=3, T=1, bounded=True), tokens, 3)["size"]
+    assert np.allclose(bounded[1:], 1, atol=1e-4)

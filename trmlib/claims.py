@@ -41,7 +41,7 @@ LEDGER = REPOSITORY / "data" / "claims.yaml"
 PAPER = ("adds up", "does not add up")
 VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open", *PAPER)
 REPORTS = {"shakespeare": shakespeare, "masked": masked, "autoregressive": autoregressive, "capacity": capacity, "sudoku": sudoku}
-FIXED = ("PRIMARY", "ADDED", "RECURSION", "WORDS")  # lists of comparisons in the chapters' reports
+FIXED = ("PRIMARY", "ADDED", "RECURSION", "DILUTION", "WORDS")  # lists of comparisons in the chapters' reports
 SCOPE = ("corpus", "model", "parameters", "device")  # in which records may fall short of a claim
 TEXTS = {  # length of whole texts, and who says so
     "WikiText-2, training": (2_088_628, "Merity et al. 2016, arXiv 1609.07843, a token for each line's end included"),
@@ -499,6 +499,21 @@ def each_pass(claim, df, store):
     first, last = (np.array([r["detail"]["by_pass"]["nll_b"][k] for r in runs]) for k in (1, trained))
     e, same = stats.ratio(last, first), stats.equivalent(last, first)[1]
     return from_effect(e, "not reproduced" if same else signed(e, -1), "from the first refinement to the last", unit="%")
+
+
+@rule
+def gradients(claim, df, store):
+    """Without detachment the first trained refinement adds ten times as much to the gradient as the last (it explodes) or a tenth (it vanishes)."""
+    arm = claim.arms[0]
+    found = capacity.dilution(store, df).get(f"{arm}, trained")
+    if found is None:
+        return Finding("open", f"pending: trm evaluate 'capacity/{arm}'")
+    T = ChunkConfig(**of(df, arm).record.iloc[0]["spec"]["model"]).T
+    e = stats.paired(np.log(found[:, 0]), np.log(found[:, T - 1]))
+    times, low, high = (math.exp(v) for v in (e.estimate, e.low, e.high))
+    verdict = "reproduced" if low > 10 or high < 0.1 else "not reproduced" if low > 0.1 and high < 10 else "inconclusive"
+    why = f"the first of {T} refinements adds {times:.1f} times as much to the gradient as the last, which is all that detaching keeps"
+    return Finding(verdict, why, times, (low, high), e.n, unit="×")
 
 
 @rule(level=True)

@@ -1,4 +1,4 @@
-"""Is it leaking, and does it forget where it started? Two probes, for any predictor.
+"""Is it leaking, does it forget where it started, and what does each refinement add? Probes of trained models.
 
 D[i, j] is how much the prediction of slot i moves when the *target* at slot j is another word. A model
 that predicts all slots in parallel may depend on no target: D = 0. One that predicts left to right may
@@ -6,8 +6,14 @@ depend on strictly earlier slots: D is zero on and above the diagonal. Anything 
 leak: the model was shown what it is asked for.
 """
 
+import copy
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
+
+from trmlib.models.chunk import slot_nll
 
 
 @torch.no_grad()
@@ -58,3 +64,33 @@ def alignment(solve, seed=0, own=False):
         same, between = (torch.cosine_similarity(x, b).mean().item() for x in (a, a[other]))
         found.append({"same": same, "between": between, "alignment": same - between})
     return found
+
+
+def refinement_gradients(model, tokens, passes):
+    """What each of `passes` refinements of a `ChunkLM` adds to the gradient of the chunk's mean NLL by the blocks: (passes, parameters of the
+    blocks), the first refinement first. A row is the gradient through this refinement and those after it, less that through those after
+    it alone, so that rows add up to the whole gradient, and the last is all that is left of it where earlier refinements are detached."""
+    whole, rows, after = copy.copy(model), [], 0  # shares its weights with `model`
+    whole.config = replace(model.config, gradient="all")
+    for k in reversed(range(passes)):
+        with torch.no_grad():
+            carry = whole(tokens, passes=k)[1] if k else None
+        nll = slot_nll(whole(tokens, carry=carry, passes=passes - k)[0], tokens).mean()
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(nll, list(whole.blocks.parameters()))])
+        rows.append(gradient - after)
+        after = gradient
+    return torch.stack(rows[::-1])
+
+
+def by_refinement(model, tokens, passes):
+    """Of each of `passes` refinements: the norm of what it adds to the `gradient` (passes,), and the `size` of the answer y, its root mean square,
+    before the first and after each (passes + 1,)."""
+    with torch.no_grad():
+        size = [model(tokens, passes=k)[1][0].square().mean().sqrt().item() for k in range(passes + 1)]
+    return {"gradient": refinement_gradients(model, tokens, passes).norm(dim=1).tolist(), "size": size}
+
+
+def residual_growth(n):
+    """How many times as large the states of a recursion with n latent updates become with each refinement, if its net adds no more than a little
+    to what it is given, y + z: the larger eigenvalue of (y, z) → ((n + 1) y + z, n y + z)."""
+    return (n + 2 + math.sqrt(n * (n + 4))) / 2

@@ -40,6 +40,7 @@ WHOLE = replace(
 STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its windows, as such models usually are
 ABLATIONS = {  # one field of the TRM changed at a time
     "n 0, T 1": {"n": 0, "T": 1},  # no recursion at all
+    "bounded": {"bounded": True},  # each refinement starts from states of one size, so that it can do as much as the one before
     **{f"gradient {through}": {"gradient": through} for through in ("last", "all", "update")},
     **{f"T {T}": {"T": T} for T in (1, 4)},
     **{f"n {n}": {"n": n} for n in (0, 1, 6)},

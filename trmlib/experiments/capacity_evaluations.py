@@ -5,7 +5,7 @@ import torch
 
 from trmlib.evaluate import score_chunks
 from trmlib.models.chunk import slot_nll
-from trmlib.probe import dependency
+from trmlib.probe import by_refinement, dependency
 
 
 def leak_probe(task, model, windows=256):
@@ -63,10 +63,19 @@ def passes(task, model):
     return {"nll_b": score_chunks(model, rows, TEST_PASSES, every_pass=True)[0].mean((1, 2))}
 
 
+def gradients(task, model, windows=256):
+    """What each of TEST_PASSES refinements adds, to the weights that training began with and to the trained ones (`probe.by_refinement`)."""
+    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:windows]
+    torch.manual_seed(task.spec.seed)  # as training does
+    fresh = task.model().to(task.device).eval()
+    return {name: by_refinement(m, rows, TEST_PASSES) for name, m in (("fresh", fresh), ("trained", model))}
+
+
 TEST_PASSES = 8
-SINGLE = {"leak_probe": leak_probe, "slots": slots, "passes": passes}  # of one run
+SINGLE = {"leak_probe": leak_probe, "slots": slots, "passes": passes, "gradients": gradients}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
 SLOTS = ("everywhere 0.1M", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
+BOUNDED = f"{SLOTS[0]} (bounded)"  # the same TRM, its states brought to unit size after each refinement
 COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
@@ -78,7 +87,9 @@ def wanted(arm, spec):
         if " (" not in arm and arm.split()[0] in ("TRM", "annealed", "everywhere", "leaking", "causal") and "=" not in arm
         else []
     )
-    return single + (["slots"] if arm in SLOTS else []) + (["passes"] if arm == SLOTS[0] else []) + (["references"] if arm in COUNTED else [])
+    single += ["slots"] if arm in SLOTS else []
+    single += ["passes", "gradients"] if arm in (SLOTS[0], BOUNDED) else []
+    return single + (["references"] if arm in COUNTED else [])
 
 
 def load_model(task, tensors):

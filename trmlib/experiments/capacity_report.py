@@ -12,7 +12,7 @@ from trmlib.compare import arm_rows, effect, enough
 from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, SMALL, STARTS
-from trmlib.experiments.capacity_evaluations import SLOTS
+from trmlib.experiments.capacity_evaluations import BOUNDED, SLOTS
 from trmlib.models.chunk import ChunkConfig
 from trmlib.runs import TrainConfig, spec_hash
 from trmlib.tables import frame
@@ -43,6 +43,10 @@ RECURSION = [  # chosen later still, before any of their runs was recorded: what
     ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", "two refinements of three latent updates, or a single update"),
     ("everywhere 0.1M", "everywhere 0.1M (T 1)", "two refinements or one"),
     ("everywhere 0.1M", "everywhere 0.1M (gradient last)", "gradient through all refinements or the last"),
+]  # fmt: skip
+DILUTION = [  # chosen when the first of these last was recorded, before any run of their own: refinements that are not diluted
+    ("everywhere 0.1M (bounded)", "everywhere 0.1M (n 0, T 1)", "two refinements from states of one size, or a single update"),
+    ("everywhere 0.1M (bounded)", "everywhere 0.1M", "states brought to one size after each refinement, or left to grow"),
 ]  # fmt: skip
 WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together, apart from the others
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
@@ -385,6 +389,22 @@ def by_slot(store, df):
             for k in range(1, len(results[0]["nll"]) - 1):
                 out[f"{arm}, after {k} of {len(results[0]['nll']) - 1} refinements"] = np.array([r["nll"][k] for r in results])
         out[arm] = np.array([r["nll"][-1] for r in results])
+    return out
+
+
+def dilution(store, df):
+    """{name: what each refinement adds to the gradient (seeds, refinements)} of the TRM that learns, as its training began and trained, and of the
+    one whose states are brought to one size; of those whose seeds are all evaluated."""
+    found, out = compare.evaluation_frame(store, df, "gradients"), {}
+    for arm in (ASKED, BOUNDED):
+        results = [r for (of, _), r in sorted(found.items()) if of == arm]
+        if len(results) >= enough(df):
+            names = {"fresh": f"{arm}, before training", "trained": f"{arm}, trained"}
+            out |= {
+                name: np.array([r[state]["gradient"] for r in results])
+                for state, name in names.items()
+                if arm == ASKED or state == "trained"
+            }
     return out
 
 
