@@ -138,6 +138,20 @@ def test_tied_blocks_take_more_passes_than_were_trained():
     torch.testing.assert_close(model(*inputs, passes=7), reference(model, *inputs, 7), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("n", [0, 2])
+def test_bounded_states_have_unit_size_after_every_pass_and_one_pass_reads_out_the_same(n):
+    bounded, free = (build(replace(ARMS["joint"], n=n, bounded=b)) for b in (True, False))
+    for passes in (1, 2, 4):
+        y, z = bounded(*question(), passes=passes, hand_on=True)[1]
+        assert torch.allclose(y.square().mean(-1), torch.ones(()), atol=1e-4)
+        assert torch.allclose(z.square().mean(-1), torch.full((), float(n > 0)), atol=1e-4)
+    one, two = (bounded(*question(), passes=k) - free(*question(), passes=k) for k in (1, 2))
+    assert one.abs().max() < 1e-3 < two.abs().max()  # the read-out has a norm of its own
+    # the second pass starts from the scaled states
+    y, z = (F.rms_norm(s, s.shape[-1:]) for s in free(*question(), passes=1, hand_on=True)[1])
+    torch.testing.assert_close(free(*question(), passes=1, carry=(y, z)), bounded(*question(), passes=2), atol=1e-3, rtol=1e-3)
+
+
 def test_untied_blocks_refuse_more_passes():
     model = build(ARMS["untied"])
     assert len(model.refine_blocks) == 6

@@ -272,7 +272,8 @@ HOPS = {  # arm of the language of hops → what its model is, in words
     "8 passes, every": "eight passes, each of them trained to answer", "8 passes, blind": "eight passes that do not read the input again",
     "TRM": "TRM’s own recursion", "TRM, full gradient": "TRM’s own recursion, gradient through all of it",
     "2 passes × 4 supervised": "two passes, supervised four times", "4 passes, whole window": "four passes of every position",
-    "0 passes, 4 blocks": "four plain blocks",
+    "0 passes, 4 blocks": "four plain blocks", "4 passes, bounded": "four passes, states kept to one size",
+    "TRM, bounded": "TRM’s own recursion, states kept to one size", "TRM, full gradient, bounded": "TRM’s own recursion, states kept to one size, gradient through all of it",
 }  # fmt: skip
 
 

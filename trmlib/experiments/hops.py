@@ -31,6 +31,10 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "2 passes × 4 supervised": replace(READS, passes=2),
     "4 passes, whole window": replace(READS, sees="all", passes=4, rereads=True),
     "0 passes, 4 blocks": replace(READS, passes=0, context_blocks=4),
+    # Added when all above were recorded, for chapter 04 had shown that states which nobody brings back to size dilute each pass
+    "TRM, bounded": replace(READS, passes=4, n=2, with_grad=1, bounded=True),
+    "TRM, full gradient, bounded": replace(READS, passes=4, n=2, bounded=True),
+    "4 passes, bounded": replace(READS, passes=4, bounded=True),
 }
 SUPERVISED = {"2 passes × 4 supervised": 4}
 WITHIN = {k: {"trained": tuple(t for t in Hops().trained if t <= k)} for k in (2, 4)}  # never asked for more hops than there are passes

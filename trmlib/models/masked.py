@@ -14,6 +14,7 @@ all      every position of the window is refined, not the blanks alone
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError
@@ -45,6 +46,7 @@ class MaskedConfig:
     state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
     n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
     with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
+    bounded: bool = False  # y and z are brought to unit size (RMS) after every pass, as the paper's blocks do; else what a pass adds counts for less and less
     init: float = 1.0  # standard deviation of the initial embeddings
     samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
@@ -177,7 +179,7 @@ class MaskedLM(nn.Module):
             y, z = latent_recursion(net, None, y, z, self.config.n)
         else:
             y = self.think(y, k, read)
-        return y, z
+        return tuple(F.rms_norm(s, s.shape[-1:]) for s in (y, z)) if self.config.bounded else (y, z)
 
     def think(self, v, k, read=None):
         """The blocks of pass k on v, with what may be read again or without."""
