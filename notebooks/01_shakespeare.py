@@ -362,8 +362,8 @@ plt.show()
 # %% [markdown]
 # ## Refinement by refinement
 #
-# The read-out before the first refinement, after each, and beyond the three that were trained. If passes were thinking time, more
-# of them would keep helping.
+# The read-out after each refinement, and beyond the three that were trained. If passes were thinking time, more
+# of them would keep helping. (The states of such models grow at each refinement, so that later ones count for less: chapter 04, *Do growing states dilute the later refinements?*)
 
 # %%
 at_hand = ready("mask", "last", "zeros", "noise", "every-pass", "T-1", "T-6")
@@ -381,13 +381,20 @@ save(
     "Perplexity against the number of refinements at test time, one line an arm.",
 )
 plt.show()
+if compare.complete(df, "mask"):
+    by_pass = np.array([r["detail"]["by_pass"]["nll_b"] for r in df[df.arm == "mask"].record])
+    trained, most = shakespeare.TRM.T, by_pass.shape[1] - 1
+    say(
+        f"From the first refinement of *mask* to the third, the last that was trained, perplexity changes by {percent(stats.ratio(by_pass[:, trained], by_pass[:, 1]))}, "
+        f"and from there to the sixth by {percent(stats.ratio(by_pass[:, most], by_pass[:, trained]))}."
+    )
 
 # %% [markdown]
 # ## One factor at a time
 #
 # More latent updates *n*, more refinements *T*, deep supervision (a loss and an optimiser step after each of *N_sup* rounds on the same
-# batch, at equal optimiser steps), and longer chunks. The mask arm is n = 6, T = 3, one round, two characters. Pre-norm blocks let the
-# states grow about eightfold a refinement, so that sixteen rounds end at infinity: the arms with rounds, and *bounded*, bring *y* and *z* to unit size after each.
+# batch, at equal optimiser steps), and longer chunks; none is longer than the context, which the cut profile shortens to 16. The mask arm is n = 6, T = 3, one round, two characters. Pre-norm blocks let the
+# states grow severalfold a refinement (chapter 04), so that sixteen rounds end at infinity: the arms with rounds, and *bounded*, bring *y* and *z* to unit size after each.
 
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))

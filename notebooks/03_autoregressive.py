@@ -77,7 +77,8 @@ say(
 # | every-pass | as TRM, but each pass is read out and trained |
 # | recursion | TRM's own: two latent updates of *z*, then *y*, three times, gradient through the last (so that the slots' positions stay as drawn) |
 # | 6-blocks | no recursion: as deep as the TRM, with blocks of its own for each step |
-# | baseline-compute | the baseline trained for as much compute as the TRM |
+# | baseline-compute | the baseline trained for as many FLOPs as the TRM, counted |
+# | baseline-longer | the baseline trained for three times as many steps, 1.3 times the compute of the TRM; it stood here as equal compute once |
 # | baseline-, TRM-everywhere | trained at every position of the window, as language models usually are |
 
 # %%
@@ -109,7 +110,7 @@ else:
     )
 
 # %% [markdown]
-# ### Nothing that was tried then could change it
+# ### Could anything that was tried then change it?
 #
 # Context, chunk, vocabulary, dropout, one at a time. If the missing shift makes the 1.04, every setting falls to it without the
 # shift, and none with it. (Perplexities at different vocabularies, or with other chunks, are not comparable with one another.)
@@ -211,7 +212,7 @@ if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is no
 # ## Trained depth and thinking time
 #
 # Left: models trained with more passes. Right: trained models given more passes than they were trained with. If passes were thinking
-# time, the right-hand curves would go on falling.
+# time, the right-hand curves would go on falling. The two panels have scales of their own; the left one's is the finer.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.8))

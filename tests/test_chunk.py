@@ -200,6 +200,14 @@ def test_rotary_scores_depend_on_the_distance_alone():
     torch.testing.assert_close(rotate(q[None], angles[2:3])[0], torch.cat([q[:4] * c - q[4:] * s, q[:4] * s + q[4:] * c]))
 
 
+@pytest.mark.parametrize("fields", [{"d": 10, "heads": 4}, {"dropout": 1.0}, {"embedding_dropout": -0.1}])
+def test_widths_heads_and_dropout_that_fit_no_block_are_refused(fields):
+    with pytest.raises(TrmError, match="^width d=.* must be a multiple of heads=.*, dropout=.* lie in 0 … 0.999$"):
+        ChunkLM(ChunkConfig(**fields), 9, 8, 2)
+    with pytest.raises(TrmError, match="^heads=0 must be ≥ 1$"):
+        ChunkConfig(heads=0, positions="rotary")
+
+
 def test_rotary_positions_under_autocast():
     """Angles are single precision and queries halves: the scores stay halves, and close."""
     model = ChunkLM(replace(TRM, positions="rotary"), 50, 8, 2).eval()

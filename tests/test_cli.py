@@ -219,7 +219,7 @@ def test_a_wrong_word_is_one_line_that_names_it(empty, complaint, words, named):
 
 
 def test_unknown_names_list_the_known(complaint, empty):
-    assert "self-only" in complaint("run", "jiont", "--profile", "smoke")
+    assert "did you mean joint, " in complaint("run", "jiont", "--profile", "smoke")
     assert "smoke" in complaint("params", "--profile", "huge")
     with pytest.raises(Exception, match="masked"):
         module("astrology")
@@ -412,6 +412,11 @@ def test_bench_knows_arms_of_one_name_apart(monkeypatch):
 def test_a_matmul_peak_is_a_rate():
     calls, elapsed = bench.timed(lambda: None, torch.device("cpu"), 0.01)
     assert calls > 1 and 0.01 <= elapsed < 1
+
+
+def test_an_unknown_run_is_one_short_line_with_names_like_it(trm):
+    status, _, line = trm("list", "masked/self-onyl")
+    assert status and "no run of profile full matches 'masked/self-onyl'; did you mean masked/self-only" in line and len(line) < 200
 
 
 # ---------------------------------------------------------------- a damaged store

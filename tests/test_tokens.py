@@ -115,7 +115,7 @@ def test_fingerprint_does_not_hang_on_the_order_of_lines():
     assert a.text() != b.text()
 
 
-@pytest.mark.parametrize("damage", ["short", "changed", "gone", "header"])
+@pytest.mark.parametrize("damage", ["short", "changed", "gone", "header", "articles"])
 def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
     tokens.load("tiny", "train", "words", 8)
     path = tokens.folder() / "tiny.train.words-8.bin"
@@ -124,6 +124,9 @@ def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
         path.unlink()
     elif damage == "header":
         path.with_suffix(".json").write_text("{")
+    elif damage == "articles":
+        header = path.with_suffix(".json")
+        header.write_text(json.dumps({**json.loads(header.read_text()), "articles": "none"}))
     else:
         path.write_bytes(raw[:-1] if damage == "short" else raw[:-1] + bytes([raw[-1] ^ 1]))
     tokens.load.cache_clear()
@@ -139,6 +142,20 @@ def test_a_damaged_tokeniser_says_so(corpus):
     tokens.tokeniser.cache_clear()
     expected = f"tokeniser {path} is damaged (1 tokens, expected 8); delete it, it is made again from the corpus"
     assert error(tokens.tokeniser, "tiny", "words", 8) == expected
+    path.write_text(json.dumps({"kind": "words", "names": ["a"] * 8, "bytes": ["b"] * 8, "model": ""}))
+    assert "is damaged (what should be a list of numbers is not); delete it" in error(tokens.tokeniser, "tiny", "words", 8)
+
+
+def test_a_damaged_byte_pair_model_says_so(corpus):
+    t = tokens.learn("pieces", 280, LINES)
+    line = error(replace(t, model=t.model[:50]).encode, LINES)
+    assert line.startswith(f"the byte-pair model of a tokeniser in {tokens.folder()} is damaged (")
+    assert line.endswith("delete the file, it is made again from the corpus")
+
+
+@pytest.mark.parametrize("field", ["restart", "unused_rows", "tokens"])
+def test_counts_below_zero_are_refused(field):
+    assert "must be ≥ 0" in error(lambda: tokens.TokensConfig(**{field: -5}))
 
 
 def test_bad_vocabularies(corpus):

@@ -4,12 +4,13 @@ import json
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from trmlib.data.sequences import Characters, SequenceConfig, ids
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
 from trmlib.models.chunk import ChunkLM
+from trmlib.reevaluate import weights
 from trmlib.runs import REPOSITORY, Spec, write_atomically
 
 FOLDER = REPOSITORY / "data" / "checkpoints"
@@ -29,7 +30,7 @@ def keep(store, key, name):
         about["words"] = list(words)  # a model of words says nothing without them
     elif isinstance(text := getattr(task, "text", None), Characters):  # nor one of characters; and it reads something before a short prompt
         about |= {"words": list(text.table), "before": text.decode(text.validation[: task.config.context])}
-    write_atomically(target, save(load_file(path), {"trm": json.dumps(about)}))
+    write_atomically(target, save(weights(path), {"trm": json.dumps(about)}))
     return target
 
 

@@ -503,17 +503,17 @@ def each_pass(claim, df, store):
 
 @rule
 def gradients(claim, df, store):
-    """Without detachment the first trained refinement adds ten times as much to the gradient as the last (it explodes) or a tenth (it vanishes)."""
-    arm = claim.arms[0]
-    found = capacity.dilution(store, df).get(f"{arm}, trained")
-    if found is None:
-        return Finding("open", f"pending: trm evaluate 'capacity/{arm}'")
-    T = ChunkConfig(**of(df, arm).record.iloc[0]["spec"]["model"]).T
-    e = stats.paired(np.log(found[:, 0]), np.log(found[:, T - 1]))
+    """How many times as much the first trained refinement adds to the gradient of the chunk's loss as the last, where none is detached. Nobody
+    says from where on that is exploding or vanishing, and it grows with n and T, so no number decides the claim."""
+    runs = {key for key in df.key[df.arm == claim.arms[0]]}
+    found = [r["gradient"] for (arm, _), r in compare.evaluation_frame(store, df, "trained_gradients").items() if arm == claim.arms[0]]
+    if len(found) < len(runs):
+        return Finding("open", "the evaluation `trained_gradients` is pending")
+    first, last = np.log([g[0] for g in found]), np.log([g[-1] for g in found])
+    e = stats.paired(first, last)
     times, low, high = (math.exp(v) for v in (e.estimate, e.low, e.high))
-    verdict = "reproduced" if low > 10 or high < 0.1 else "not reproduced" if low > 0.1 and high < 10 else "inconclusive"
-    why = f"the first of {T} refinements adds {times:.1f} times as much to the gradient as the last, which is all that detaching keeps"
-    return Finding(verdict, why, times, (low, high), e.n, unit="×")
+    why = f"so many times as much as the last of {len(found[0])} refinements adds the first to the gradient of the chunk's loss; from where on that explodes the claim does not say"
+    return Finding("open", why, times, (low, high), e.n, unit="×")
 
 
 @rule(level=True)

@@ -87,11 +87,11 @@ def band_lines(bands, ax, x="step", label=None, front=()):
 
 def forest(rows, ax, zone=None, xlabel="", percent=True):
     """Estimates with intervals, one row each: dicts with `name`, `effect` (or None: pending), in % or in points of a share. Filled are
-    those that hold at a false-discovery rate of 10 % over the rows."""
+    those that hold at a false-discovery rate of 10 % over all rows; a pending one counts as p = 1."""
     found = [row["effect"] for row in rows if row["effect"] is not None]
     if not found:
         return pending(ax, "all of these comparisons")
-    q = dict(zip(map(id, found), stats.benjamini_hochberg([e.p for e in found]), strict=True))
+    q = dict(zip(map(id, found), stats.benjamini_hochberg([e.p for e in found] + [1.0] * (len(rows) - len(found))), strict=False))
     for y, row in enumerate(rows):
         e = row["effect"]
         if e is None:

@@ -55,6 +55,8 @@ class TokensConfig:
             raise TrmError(f"order {self.order!r} is unknown; choose one of {', '.join(ORDERS)}")
         if not 1 <= self.chunk <= self.context or self.stride < 1:
             raise TrmError(f"chunk={self.chunk} must lie in 1 … context={self.context} and stride={self.stride} must be ≥ 1")
+        if min(self.restart, self.unused_rows, self.tokens) < 0:
+            raise TrmError(f"restart={self.restart}, unused_rows={self.unused_rows} and tokens={self.tokens} must be ≥ 0")
         if self.test_stride and self.test_stride < self.chunk:
             raise TrmError(f"test_stride={self.test_stride} must be 0 or at least chunk={self.chunk}: no token is to be scored twice")
 
@@ -110,7 +112,12 @@ def byte_pair(model):
         raise TrmError(
             "text can only be cut into pieces with the `tokenizers` package: install it, or bring data/cache/tokens along"
         ) from None
-    return Tokenizer.from_str(model)
+    try:
+        return Tokenizer.from_str(model)
+    except Exception as e:  # the package raises no narrower kind
+        raise TrmError(
+            f"the byte-pair model of a tokeniser in {folder()} is damaged ({e}); delete the file, it is made again from the corpus"
+        ) from None
 
 
 def learn(kind, vocab, lines):
@@ -152,6 +159,13 @@ def text_lines(corpus, split, what=""):
             yield line
 
 
+def numbers(values):
+    """A list of whole numbers as an array, or ValueError."""
+    if not isinstance(values, list) or not all(isinstance(v, int) for v in values):
+        raise ValueError("what should be a list of numbers is not")
+    return np.array(values)
+
+
 def folder():
     return Store().cache / "tokens"
 
@@ -175,7 +189,7 @@ def tokeniser(corpus, kind, vocab):
         d = json.loads(path.read_text())
         if len(d["names"]) != vocab or len(d["bytes"]) != vocab:
             raise ValueError(f"{len(d['names'])} tokens, expected {vocab}")
-        return Tokeniser(d["kind"], tuple(d["names"]), np.array(d["bytes"]), d["model"])
+        return Tokeniser(d["kind"], tuple(d["names"]), numbers(d["bytes"]), d["model"])
     except (ValueError, KeyError, TypeError) as e:
         raise TrmError(f"tokeniser {path} is damaged ({e}); delete it, it is made again from the corpus") from None
 
@@ -254,7 +268,7 @@ def read(path):
         ids = np.memmap(path, d["dtype"], "r") if size else np.zeros(0, d["dtype"])
         if hashlib.sha256(ids).hexdigest() != d["sha256"]:
             raise ValueError("its sha256 is not the one in its header")
-        return Tokens(ids, np.array(d["articles"]), d["bytes"], d["fingerprint"])
+        return Tokens(ids, numbers(d["articles"]), d["bytes"], d["fingerprint"])
     except (ValueError, KeyError, TypeError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) else e
         raise TrmError(

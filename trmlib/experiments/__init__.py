@@ -1,5 +1,6 @@
 """The experiments of the report. To add one: a module with NAME, grid(profile) and Task, named below."""
 
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
@@ -33,8 +34,9 @@ def select(profile, patterns=(), seeds=None):
     runs = grid(profile)
     for pattern in patterns:
         if not any(matches(r, pattern, fnmatchcase) for r in runs):
-            arms = ", ".join(dict.fromkeys(r.arm for r in runs))
-            raise TrmError(f"no run of profile {profile} matches {pattern!r}; arms: {arms}")
+            like = get_close_matches(pattern, {n for r in runs for n in (r.arm, f"{r.spec.experiment}/{r.arm}")}, 3, 0.4)
+            meant = f"did you mean {', '.join(like)}? " if like else ""
+            raise TrmError(f"no run of profile {profile} matches {pattern!r}; {meant}`trm list --profile {profile}` names all")
     runs = [r for r in runs if not patterns or any(matches(r, p, fnmatchcase) for p in patterns)]
     missing = set(seeds or ()) - {r.spec.seed for r in runs}
     if missing:

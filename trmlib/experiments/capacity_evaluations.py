@@ -71,10 +71,18 @@ def gradients(task, model, windows=256):
     return {name: by_refinement(m, rows, TEST_PASSES) for name, m in (("fresh", fresh), ("trained", model))}
 
 
+def trained_gradients(task, model, windows=256):
+    """The same of the refinements that were trained, of the trained weights alone: the gradient is that of the last trained read-out."""
+    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:windows]
+    return by_refinement(model, rows, model.config.T)
+
+
 TEST_PASSES = 8
-SINGLE = {"leak_probe": leak_probe, "slots": slots, "passes": passes, "gradients": gradients}  # of one run
+SINGLE = {  # of one run
+    "leak_probe": leak_probe, "slots": slots, "passes": passes, "gradients": gradients, "trained_gradients": trained_gradients,
+}  # fmt: skip
 GROUPED = {"references": references}  # of all seeds of an arm
-SLOTS = ("everywhere 0.1M", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
+SLOTS = ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
 BOUNDED = f"{SLOTS[0]} (bounded)"  # the same TRM, its states brought to unit size after each refinement
 COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
@@ -88,7 +96,7 @@ def wanted(arm, spec):
         else []
     )
     single += ["slots"] if arm in SLOTS else []
-    single += ["passes", "gradients"] if arm in (SLOTS[0], BOUNDED) else []
+    single += ["passes", "gradients", "trained_gradients"] if arm in (SLOTS[0], BOUNDED) else []
     return single + (["references"] if arm in COUNTED else [])
 
 

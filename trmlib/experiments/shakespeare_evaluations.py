@@ -7,7 +7,7 @@ from trmlib.data import sequences
 from trmlib.errors import TrmError
 from trmlib.evaluate import score_chunks
 from trmlib.models.chunk import ChunkLM, generate, strip
-from trmlib.probe import by_refinement, dependency
+from trmlib.probe import dependency
 
 PROMPT = "ROMEO:\n"
 STARTS = ("target", "last", "zeros", "noise")  # starts that need no parameter of their own
@@ -78,15 +78,7 @@ def references(task, models):
     return {"unigram": -np.log(single[targets]).mean(), "bigram": -np.log(pair[before, targets]).mean()}
 
 
-def gradients(task, model, passes=6):
-    """What each of some refinements adds, to the weights that training began with and to the trained ones (`probe.by_refinement`)."""
-    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:256]
-    torch.manual_seed(task.spec.seed)  # as training does
-    fresh = task.model().to(task.device).eval()
-    return {name: by_refinement(m, rows, passes) for name, m in (("fresh", fresh), ("trained", model))}
-
-
-SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples, "gradients": gradients}  # of one run
+SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
 COUNTED = ("baseline",)  # the arm on whose targets characters are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
@@ -99,7 +91,6 @@ def wanted(arm, spec):
         single.append("starts")
     if arm in ("target", "mask", "baseline", "baseline-everywhere", "baseline-compute", "parallel", "calibration"):
         single.append("samples")
-    single += ["gradients"] if arm in ("mask", "last", "bounded") else []
     return single + (["references"] if arm in COUNTED else [])
 
 

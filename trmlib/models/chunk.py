@@ -62,6 +62,8 @@ class ChunkConfig:
                 raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
         if self.n < 0 or self.T < 1 or self.blocks < 1:
             raise TrmError(f"n={self.n} must be ≥ 0, T={self.T} and blocks={self.blocks} ≥ 1")
+        if self.heads < 1:
+            raise TrmError(f"heads={self.heads} must be ≥ 1")
         if self.positions == "rotary" and self.d % (2 * self.heads):
             raise TrmError(f"width d={self.d} must be an even multiple of heads={self.heads} (rotary positions turn pairs)")
         if self.everywhere and not self.encode and self.start != "shifted":
@@ -92,6 +94,10 @@ class ChunkLM(nn.Module):
             raise TrmError(f"a chunk of {chunk} does not fit: it must lie in 1 … context={context}")
         self.config, self.context, self.chunk = config, context, chunk
         c = config
+        if c.d % c.heads or not all(0 <= p < 0.999 for p in (c.dropout, c.embedding_dropout)):
+            raise TrmError(
+                f"width d={c.d} must be a multiple of heads={c.heads}, dropout={c.dropout} and {c.embedding_dropout} lie in 0 … 0.999"
+            )
         self.embedding = nn.Embedding(vocab, c.d)
         self.position = nn.Embedding(context + chunk, c.d) if c.positions == "learned" else None
         self.mask = nn.Parameter(torch.zeros(c.d)) if c.start == "mask" else None
