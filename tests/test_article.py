@@ -68,7 +68,7 @@ def test_without_records_everything_measured_is_pending_or_open(tmp_path):
     text = article.fill(TEMPLATE, article.values(Store(tmp_path / "results", tmp_path / "cache")))
     assert re.findall(r"\d+ %? ?\[", text) == []  # no interval
     assert text.count("still [**open**](") >= 10 and "(pending)" not in text
-    said = ("no gain to explain", "training time, not thinking time", "and they pay", "none, at any dose", "have it:", "had learnt to copy", "It can help",
+    said = ("no gain to explain", "training time, not thinking time", "**: thinking time", "none, at any dose", "have it:", "had learnt to copy", "It can help",
             "stopping rule. What", "in series", "We read this so", "Let every pass")  # fmt: skip
     assert [words for words in said if words in text] == []
     assert text.count("not recorded yet") + text.count("not complete") >= 5

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_masked import SMALL
 
-from trmlib import compare, plots, stats
+from trmlib import article, compare, plots, stats
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.evaluate import orders_of
 from trmlib.experiments import dial, fill_evaluations, hops
@@ -334,3 +334,19 @@ def test_what_a_window_costs_by_hand():
     block = lambda q, kv: 2 * (2 * q * d * d + 2 * kv * d * d + 2 * q * kv * d + 8 * q * d * d)  # noqa: E731, projections, attention, MLP
     once = lambda m: block(t, t) + block(m, t) + 3 * 2 * block(m, m) + 2 * m * d * v  # noqa: E731
     assert flops["at once"] == once(2) and flops["one by one"] == once(2) + once(1)
+
+
+def test_keeping_states_to_one_size_by_hand(monkeypatch):
+    """Two seeds, passes 0 … 2 of which one was trained, k = 1 (trained), 2 (between), 3 (longer)."""
+    first, second = [[0, 0, 0], [0.95, 0.7, 0.1], [0.9, 0.8, 0.6]], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.4]]
+    cubes = {"TRM, bounded": np.array([first, second]), "TRM": np.array([second, second])}
+    monkeypatch.setattr(report, "cube", lambda df, arm: cubes.get(arm))
+    monkeypatch.setattr(report, "whole", lambda df, arm: [None])
+    monkeypatch.setattr(report, "trained_most", lambda record: 1)
+    monkeypatch.setattr(report, "kinds", lambda df, arm: {"trained": np.array([0]), "between": np.array([1]), "beyond": np.array([2])})
+    (row,) = report.one_size(None)
+    assert (row["arm"], row["free"], row["seeds"]) == ("TRM, bounded", "TRM", 2)
+    assert row["mastered"].tolist() == [[0.1, 0.6]] and row["mastered_free"].shape == (0, 2)
+    assert row["trained"].estimate == pytest.approx(0.225) and row["between"].estimate == pytest.approx(0.1)
+    assert article.sized(row).most == "60 %" and article.sized(row | {"mastered": row["mastered_free"]}) is None
+    assert report.mastered(None, "4 passes") is None

@@ -305,8 +305,20 @@ def hops(df, profile):
         longest=max(lang.trained) if lang else 0, able=len(able),
         gaining=[a.name for a in able if a.gains], losing=len(losing), worst=HOPS[losing[0][1]] if losing else PENDING,
         worst_loss=points(table[losing[0][1]]["thinking"]) if losing else PENDING, asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
+        sized=next((sized(r) for r in when_report.one_size(df) if r["arm"] == SIZED), None) if len(df) else None,
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
+
+
+SIZED = "TRM, full gradient, bounded"
+
+
+def sized(row):
+    """What is said of a row of `when_report.one_size`, or None where no more seeds have mastered the task than without."""
+    accuracy, free = row["mastered"], len(row["mastered_free"])
+    if len(accuracy) <= free:
+        return None
+    return SimpleNamespace(seeds=row["seeds"], mastered=len(accuracy), free=free, own=share(accuracy[:, 0].mean()), most=share(accuracy[:, 1].mean()))
 
 
 def no_worse(df, arm, rival):

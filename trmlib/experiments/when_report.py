@@ -54,6 +54,12 @@ def interval(values):
 
 # ---------------------------------------------------------------- hops: depth or thinking
 
+MASTERED = 0.9  # of the windows at trained lengths
+ONE_SIZE = {  # arm whose states are brought to one size after each pass → the same without
+    "TRM, bounded": "TRM", "TRM, full gradient, bounded": "TRM, full gradient", "4 passes, bounded": "4 passes",
+}  # fmt: skip
+
+
 
 def passes_of(record):
     """Passes after which a trained model is read, which are those that its FLOPs and depth count: all that a window gets in training
@@ -129,6 +135,31 @@ def thinking(df, profile):
     for r, q in zip(found, stats.benjamini_hochberg([r["thinking"].p for r in found]), strict=True):
         r["q"] = float(q)
     return pd.DataFrame(rows)
+
+
+def mastered(df, arm):
+    """Of the seeds that solve MASTERED of the windows at the lengths of their training: accuracy on longer chains with the most passes of training
+    and with the most tested, (those seeds, 2); None before all seeds."""
+    c = cube(df, arm)
+    if c is None:
+        return None
+    own, k = trained_most(whole(df, arm)[0]), kinds(df, arm)
+    learnt = c[:, own, k["trained"]].mean(1) >= MASTERED
+    return np.stack([c[learnt][:, p, k["beyond"]].mean(1) for p in (own, -1)], 1)
+
+
+def one_size(df):
+    """A row for each arm of ONE_SIZE that is complete, as its namesake: what keeping states to one size changes at trained lengths and between them
+    (Effects, paired by seed), and how many seeds of both have mastered these lengths."""
+    rows = []
+    for arm, free in ONE_SIZE.items():
+        a, b = cube(df, arm), cube(df, free)
+        if a is None or b is None:
+            continue
+        own, k = trained_most(whole(df, arm)[0]), kinds(df, arm)
+        change = {kind: stats.paired(*(c[:, own, k[kind]].mean(1) for c in (a, b))) for kind in ("trained", "between")}
+        rows.append({"arm": arm, "free": free, **change, "seeds": len(a), "mastered": mastered(df, arm), "mastered_free": mastered(df, free)})
+    return rows
 
 
 def nll_by_length(df, arm, passes):
