@@ -473,6 +473,8 @@ def test_efficiency_by_hand():
     assert report.efficiency_verdict(efficiency_frame(200, "causal"), "causal")[0] == "reproduced"
     assert report.efficiency_verdict(efficiency_frame(130))[0] == "not reproduced"
     assert report.efficiency_verdict(df[df.seed < 3]) == ("open", None, "")
+    under_way = df[df.arm.str.startswith("standard d=") & (df.seed < 2)].assign(arm="standard d=3", nll_b=99.0)
+    assert report.efficiency(pd.concat([df, under_way]))[0] == e  # a width whose seeds are not all there is left out
     assert report.by_size(df, "parameters")["TRM"] == ((100,), (pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
     assert report.by_size(df, "non_embedding")["standard"][0] == pytest.approx((8.36, 58.36, 358.36))
     outside = report.efficiency(efficiency_frame(399), count="non_embedding")[0]

@@ -30,7 +30,7 @@ SIZES = {"0.04M": 8, "0.1M": 20, "0.3M": 56, "1M": 128, "3M": 272, "7M": 456}  #
 CPU_SIZES = ("0.04M", "0.1M", "0.3M")
 BASE = "0.1M"  # the size of comparisons and ablations
 SMALL = "0.04M"  # the size of interventions on the law
-WIDTHS = (4, 8, 12, 28, 56)  # of the rivals that the parameter efficiency is read off, all seeing the same windows; the TRM lies below 12
+WIDTHS = (2, 4, 8, 12, 28, 56)  # of the rivals that the parameter efficiency is read off, all seeing the same windows; the TRM lies below 4
 EARLIER = ChunkConfig(d=128, dropout=0.1, start="target", n=3, T=2)  # the WikiText-103 run of the write-up
 TRM = replace(EARLIER, start="mask")
 CAUSAL = ChunkConfig(d=128, dropout=0.1, start="shifted", encode=False, causal=True, n=0, T=1)

@@ -360,7 +360,7 @@ def efficiency(df, rival="standard", count="parameters", arm=ASKED):
     For each seed the rival's NLL is interpolated linearly in log parameters. Beyond the models that were trained nothing is
     extrapolated: the nearest of them stands for the answer, which is then "at most" or "at least" that, or "outside" where seeds lie on both sides."""
     own = df[df.arm == arm].set_index("seed")
-    named = [f"{rival} {arm.split()[1]}"] + sorted({a for a in df.arm if a.startswith(f"{rival} d=")})
+    named = [f"{rival} {arm.split()[1]}"] + sorted({a for a in df.arm if a.startswith(f"{rival} d=") and compare.complete(df, a)})
     others = [df[df.arm == a].set_index("seed") for a in named]
     seeds = [s for s in own.index if all(s in g.index for g in others)]
     if len(seeds) < enough(df) or len(others) < 2:
