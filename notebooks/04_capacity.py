@@ -446,7 +446,7 @@ for ax, (count, title) in zip(axes, report.COUNTS.items(), strict=True):
     if points := report.by_size(df, count):
         plots.lines(points, ax, f"{title} (thousands)", "perplexity, part B" if ax is axes[0] else "")
         plots.plain_log(ax)
-        plots.plain_log(ax, "x", (1, 1.5, 2, 3, 5, 7))
+        plots.plain_log(ax, "x", (1, 2, 5))
     else:
         plots.pending(ax, "perplexity by parameters")
 save(
@@ -664,7 +664,7 @@ if f"{report.ASKED}, trained" in added:
     say(
         f"Measured on the trained models, refinements make *y* {', '.join(f'{v:.1f}' for v in grown[:5])}, … times as large, one after the other; the limit is {residual_growth(capacity.WHOLE.n):.2f} "
         f"(and {residual_growth(shakespeare.TRM.n):.2f} with the six latent updates of chapter 01). "
-        f"As trained, with the gradient of the second and last read-out, the first refinement adds **{ratio}** of what the second adds: of the chunk's own loss, what detaching keeps is the smaller part. "
+        f"As trained, with the gradient of the second and last read-out, the first refinement adds **{ratio}** what the second adds: of the chunk's own loss, what detaching keeps is the smaller part. "
         "The encoder's loss is untouched by it, and AdamW's steps do not shrink with the gradient. Whether "
         f'detaching "prevents vanishing and exploding gradients" is **{ledger["capacity-gradients"]}**: the claim does not say from where on a gradient explodes, and this ratio grows with *n* and *T*.'
     )
