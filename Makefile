@@ -1,4 +1,4 @@
-# make reproduce, make test: both make .venv on first use. Needs Python 3.11 or newer and make; `make help` lists the rest.
+# make reproduce, make test: both make .venv on first use. Needs Python 3.11.5 or newer and make; `make help` lists the rest.
 PYTHON ?= python3
 JOBS ?= 2
 PY = .venv/bin/python
@@ -53,8 +53,8 @@ clean: ## remove build/ and caches of tools; never records, weights or data
 	find trmlib tests notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not that; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null || \
+	  { echo "error: Python 3.11.5 or newer is needed, and '$(PYTHON)' is not that; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "== .venv: the locked packages (once)"
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --disable-pip-version-check -r requirements.lock

@@ -434,6 +434,13 @@ else:
     say(
         f'**Verdict on "2–3× parameter efficiency": {word}**{cut}. A standard model needs **{report.times(e, bound)}** times the parameters of the TRM ({e.n} seeds).'
         + (" The TRM lies beyond the models that were trained, so this is a bound and has no interval." if bound else "")
+        + (
+            ""
+            if bound
+            else " Between the two models next to it the line is rough: they have {:.2f} and {:.2f} times its parameters.".format(
+                *report.next_to(df)
+            )
+        )
     )
 ratios = {(r, c): report.efficiency(df, r, c) for r in ("standard", "causal") for c in report.COUNTS}
 display(pd.DataFrame([

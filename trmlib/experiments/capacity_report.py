@@ -435,6 +435,14 @@ def crossing(x, y, target):
     return x[-1], 1
 
 
+def next_to(df):
+    """Parameters of the next worse and the next better standard model, in those of the TRM whose efficiency is asked."""
+    sizes = by_size(df, "parameters")
+    (own,), (nll,) = sizes["TRM"][:2]
+    points = list(zip(*sizes["standard"][:2], strict=True))
+    return max(n for n, v in points if v > nll) / own, min(n for n, v in points if v <= nll) / own
+
+
 def efficiency_verdict(df, rival="standard", count="parameters"):
     """(verdict, Effect, bound) on "2–3× parameter efficiency". A bound refutes where it alone rules the claim out, and decides nothing else."""
     e, bound = efficiency(df, rival, count)
