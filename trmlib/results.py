@@ -77,6 +77,8 @@ NESTED = {  # name, or name/first key → (what its lists count, from the outsid
     "references": ("", "`nll` that counting single tokens, or pairs of them, reaches (`last`: a token and the last one read before the chunk)"),
     "passes": ("pass:0", "`nll` after each pass, more than were trained"),
     "slots": ("pass:0 slot:1", "`nll` of each slot of the chunk after each pass; `encoder`: of the first slot's token, as the encoder alone names it"),
+    "gradients": ("count:0", "of eight refinements, before training (fresh) and trained: `gradient`, the norm of what each adds to the gradient (0: the first), and `size`, the root mean square of the answer before any (0) and after each"),
+    "trained_gradients": ("count:0", "the same of the trained model and of the refinements that it was trained with"),
     "known": ("", "`nll_b` of targets that are words, and the share of those that are none"),
     "alignment": ("hops:1", "asymptotic alignment: does the model end where it does from another start?"),
     "budget": ("steps starts", "share of puzzles solved after so many steps, when a rule chooses one of so many random starts"),
