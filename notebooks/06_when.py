@@ -234,7 +234,7 @@ plt.show()
 # %%
 say(
     "\n".join(
-        f"- *{r['arm']}* against *{r['free']}*: {report.points(r['trained'])} on trained lengths, {report.points(r['between'])} between them. "
+        f"- *{r['arm']}* against *{r['free']}*: {report.points(r['trained'])} on trained lengths{', ' + report.points(r['between']) + ' between them' if 'between' in r else ''}. "
         f"Mastered by {len(r['mastered'])} of {r['seeds']} seeds, without by {len(r['mastered_free'])}."
         + (
             f" These solve {r['mastered'][:, 0].mean():.0%} of longer chains with their trained passes, {r['mastered'][:, 1].mean():.0%} with the most tested (each seed {r['mastered'][:, 1].min():.0%} or more)."

@@ -60,7 +60,6 @@ ONE_SIZE = {  # arm whose states are brought to one size after each pass → the
 }  # fmt: skip
 
 
-
 def passes_of(record):
     """Passes after which a trained model is read, which are those that its FLOPs and depth count: all that a window gets in training
     over its supervision steps, on average where their number is random."""
@@ -157,8 +156,10 @@ def one_size(df):
         if a is None or b is None:
             continue
         own, k = trained_most(whole(df, arm)[0]), kinds(df, arm)
-        change = {kind: stats.paired(*(c[:, own, k[kind]].mean(1) for c in (a, b))) for kind in ("trained", "between")}
-        rows.append({"arm": arm, "free": free, **change, "seeds": len(a), "mastered": mastered(df, arm), "mastered_free": mastered(df, free)})
+        change = {kind: stats.paired(*(c[:, own, k[kind]].mean(1) for c in (a, b))) for kind in ("trained", "between") if len(k[kind])}
+        rows.append(
+            {"arm": arm, "free": free, **change, "seeds": len(a), "mastered": mastered(df, arm), "mastered_free": mastered(df, free)}
+        )
     return rows
 
 
@@ -336,7 +337,12 @@ TEXT = {  # experiment → its recursive arm, the same without, {passes beyond a
     "masked": ("joint", "baseline", {0: "baseline", 1: "1-pass", 2: "2-passes"}, 3),
     "shakespeare": ("mask", "parallel", {0: "parallel", 1: "T-1", 2: "T-2"}, 3),
     "autoregressive": ("TRM", "baseline", {0: "baseline", 1: "2-passes"}, 2),  # there the reading itself is the first of three
-    "capacity": ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", {1: "everywhere 0.1M (T 1)"}, 2),  # the standard model names tokens one by one
+    "capacity": (
+        "everywhere 0.1M",
+        "everywhere 0.1M (n 0, T 1)",
+        {1: "everywhere 0.1M (T 1)"},
+        2,
+    ),  # the standard model names tokens one by one
 }
 ENOUGH = 10  # seeds; fewer are thin evidence
 TOY = "one synthetic language"
@@ -543,7 +549,16 @@ def advice(store, frames, profile="full"):
             [TOY],
         )
     for spend, times, e in sudoku_ways(store, sudoku):
-        row("a puzzle with one solution", spend, f"sudoku: {ADVISED['puzzle']}", "sudoku", e and f"{points(e)} solved", f"× {times}", e.n if e else 0, profile=used)
+        row(
+            "a puzzle with one solution",
+            spend,
+            f"sudoku: {ADVISED['puzzle']}",
+            "sudoku",
+            e and f"{points(e)} solved",
+            f"× {times}",
+            e.n if e else 0,
+            profile=used,
+        )
     last = len(language(dial).groups) - 1 if len(dial) else 0
     ways = recovered(dial, last) if len(dial) else {}
     for way, spend in {"passes": "not on passes", "samples": "samples", "filling": "filling one by one"}.items():
@@ -562,7 +577,9 @@ def advice(store, frames, profile="full"):
         arm, ways = READ[way], language_coordination(store, masked, where)
         found = next((p for p in ways.get(way, ()) if p[0] == arm), None)
         spend = "filling one by one" if way == "filling" else f"samples ({arm.split()[0]})"
-        none = found and all(round(low, 2) <= 0 for tried in ways.values() for *_, low, _ in tried)  # by no way, to the digits that are shown
+        none = found and all(
+            round(low, 2) <= 0 for tried in ways.values() for *_, low, _ in tried
+        )  # by no way, to the digits that are shown
         row(
             looks,
             "nothing to recover" if none else spend,
