@@ -438,7 +438,7 @@ else:
             ""
             if bound
             else " Between the two models next to it the line is rough: they have {:.2f} and {:.2f} times its parameters.".format(
-                *report.next_to(df)
+                *report.next_to(df, e)
             )
         )
     )

@@ -472,7 +472,7 @@ def test_efficiency_by_hand():
     assert report.efficiency_verdict(df)[0] == "reproduced" and report.efficiency_verdict(df, "causal") == ("open", None, "")
     assert report.efficiency_verdict(efficiency_frame(200, "causal"), "causal")[0] == "reproduced"
     assert report.efficiency_verdict(efficiency_frame(130))[0] == "not reproduced"
-    assert report.next_to(df) == (1, 4)  # the rivals of 100 and 400 thousand
+    assert report.next_to(df, e) == (1, 4)  # the rivals of 100 and 400 thousand
     assert report.efficiency_verdict(df[df.seed < 3]) == ("open", None, "")
     under_way = df[df.arm.str.startswith("standard d=") & (df.seed < 2)].assign(arm="standard d=3", nll_b=99.0)
     assert report.efficiency(pd.concat([df, under_way]))[0] == e  # a width whose seeds are not all there is left out

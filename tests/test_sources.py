@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trmlib.data import sources
+from trmlib.data import sources, tokens
 from trmlib.data.sources import Corpus
 from trmlib.errors import TrmError
 
@@ -110,6 +110,11 @@ def test_root_may_start_with_a_tilde(root, monkeypatch):
 
 def test_unknown_corpus_lists_the_known():
     assert error(sources.read, "wikitext-3", "train") == f"unknown corpus 'wikitext-3'; known: {', '.join(sources.CORPORA)}"
+
+
+def test_unknown_split_lists_the_known():
+    assert error(sources.read, "wikitext-2", "dev") == "wikitext-2 has no split 'dev'; it has: train, validation, test"
+    assert error(list, tokens.text_lines("toy-language", "dev")) == "toy-language has no split 'dev'; it has: train, validation"
 
 
 def test_corpus_without_hub_says_where_to_put_it(root):

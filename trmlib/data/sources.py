@@ -134,6 +134,8 @@ def corpus(name):
 def find(name, split):
     """Path of a split below the data root, or None when there is no root or no such file."""
     c, root = corpus(name), data_root()
+    if split not in c.splits:
+        raise TrmError(f"{name} has no split {split!r}; it has: {', '.join(c.splits)}")
     if root is None:
         return None
     if not root.is_dir():

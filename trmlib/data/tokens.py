@@ -28,6 +28,7 @@ from trmlib.runs import Store, write_atomically
 PAD = 0
 WORDS = ("<PAD>", "<UNK>", "<EOS>")
 KINDS = {"words": WORDS, "lower": WORDS, "pieces": ("<PAD>",)}  # tokeniser → its special tokens, the first ids; lower: words, lower-cased
+TOY = {"train": (40, 1), "validation": (8, 2)}  # split of the toy language → articles and seed
 ORDERS = ("shuffled", "sequential")
 SCHEMA = 1
 
@@ -151,7 +152,9 @@ def learn(kind, vocab, lines):
 def text_lines(corpus, split, what=""):
     """The lines of a split that are not blank, with a progress bar."""
     if corpus == "toy-language":
-        found, total = toy_language(*{"train": (40, 1), "validation": (8, 2)}[split]).splitlines(keepends=True), None
+        if split not in TOY:
+            raise TrmError(f"toy-language has no split {split!r}; it has: {', '.join(TOY)}")
+        found, total = toy_language(*TOY[split]).splitlines(keepends=True), None
     else:
         found, total = sources.lines(corpus, split), sources.corpus(corpus).lines.get(split)
     for line in tqdm(found, f"{what} {corpus} {split}", total, unit=" lines", disable=not what, mininterval=1):

@@ -435,12 +435,12 @@ def crossing(x, y, target):
     return x[-1], 1
 
 
-def next_to(df):
-    """Parameters of the next worse and the next better standard model, in those of the TRM whose efficiency is asked."""
+def next_to(df, e):
+    """Parameters of the standard models just below and above the efficiency `e` (an Effect), in those of the TRM whose efficiency is asked."""
     sizes = by_size(df, "parameters")
-    (own,), (nll,) = sizes["TRM"][:2]
-    points = list(zip(*sizes["standard"][:2], strict=True))
-    return max(n for n, v in points if v > nll) / own, min(n for n, v in points if v <= nll) / own
+    ratios = np.array(sizes["standard"][0]) / sizes["TRM"][0][0]
+    k = np.clip(np.searchsorted(ratios, e.estimate), 1, len(ratios) - 1)
+    return ratios[k - 1], ratios[k]
 
 
 def efficiency_verdict(df, rival="standard", count="parameters"):

@@ -46,7 +46,7 @@ class MaskedConfig:
     state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
     n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
     with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
-    bounded: bool = False  # y and z are brought to unit size (RMS) after every pass, as the paper's blocks do; else what a pass adds counts for less and less
+    bounded: bool = False  # y and z are brought to unit size (RMS) after every pass; else what a pass adds counts for less and less (the paper's blocks norm what they give on, each of them)
     init: float = 1.0  # standard deviation of the initial embeddings
     samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
