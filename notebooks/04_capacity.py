@@ -127,10 +127,10 @@ report.examples_table()
 # **What was changed on the way, before any of these comparisons was recorded** (`CORRECTIONS.md`): the first runs showed that the TRM of these sizes ends at token
 # frequencies (at 0.1 M by every rate of the sweep below), so that a curve of it that does not turn has nothing to forget. The law is therefore also tested on causal models, which
 # learn; *everywhere* was added when short probes, unrecorded, had shown that such a TRM does learn, before its runs; the comparisons use each model's best rate of the sweep instead of 1e-3 for all; and they are half as long as planned, which a CPU can afford. 0.04 M was
-# added to the sizes: a law needs two of them, and 0.3 M takes days on a CPU.
+# added to the sizes: a law needs two of them, and a TRM of 0.3 M takes hours a seed on a CPU.
 #
-# The runs up to 0.3 M are the same in the profiles `cpu` and `full`, at their whole length. Larger sizes, the 50,258-piece vocabulary and WikiText-2 at
-# full length are queued for a GPU; `cpu` holds short versions of the last two, and this page shows those, said as such, until the long ones are there.
+# The runs up to 0.3 M are the same in the profiles `cpu` and `full`, at their whole length. Larger sizes (but for *steady* at 1 M, which a CPU trains
+# in hours), the 50,258-piece vocabulary and WikiText-2 at full length are queued for a GPU; `cpu` holds short versions of the last two, and this page shows those, said as such, until the long ones are there.
 
 # %%
 table = report.arms(df, profile)
@@ -266,7 +266,7 @@ for ax, (title, (kind, start)) in zip(axes.flat, panels.items(), strict=True):
 save(
     fig,
     "capacity_law",
-    "Validation perplexity against windows seen per parameter, the sizes that are recorded; mean and 95 % band over seeds. Dashed: where the law puts the turn. Dotted: what counting single tokens reaches.",
+    "Validation perplexity against windows seen per parameter, the sizes that are recorded; mean and 95 % band over seeds, no band where seeds are missing. Dashed: where the law puts the turn. Dotted: what counting single tokens reaches.",
     "Six panels, those of kinds of model with records holding learning curves over windows per parameter, one line a size, with a dashed line at one window per parameter.",
 )
 plt.show()
@@ -282,7 +282,7 @@ if counted:
 rows = []
 for title, (kind, start) in panels.items():
     word, why = report.law_verdict(df, counted, kind, start)
-    rows.append({"curves": title, "verdict on the law": word, "because": why})
+    rows.append({"curves": title, "verdict on the law": word, "because": why, "not counted": report.not_counted(df, kind, start)})
 cut = "" if profile == "full" else f" (profile *{profile}*: a cut profile can show an effect, never refute a claim)"
 say(
     f'**"Parameters ≥ unique examples": for causal models {rows[0]["verdict on the law"]}**{cut}: {rows[0]["because"]}. '

@@ -396,6 +396,24 @@ def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
     assert report.curve(df.iloc[4], "last") is None  # it was never scored so
 
 
+def test_a_size_whose_seeds_are_not_all_there_is_shown_without_a_band_and_not_counted():
+    """Three seeds of one size: two fall to the end, the third turns at its 20th point of 40."""
+    fall = np.linspace(7, 5, 40)
+    curves = [fall, fall + 1, np.concatenate([fall[:20], fall[:20][::-1]])]
+    df = pd.DataFrame([row("TRM 0.3M", s, 5.0, c, 100) for s, c in enumerate(curves)])
+    ((name, (_, mean, low, high)),) = report.law_curves(df, "TRM").items()
+    assert (
+        name == "0.3M (3 of 5 seeds)"
+        and mean[-1] == pytest.approx(math.exp((5 + 6 + 7) / 3))
+        and (low == mean).all()
+        and (high == mean).all()
+    )
+    assert report.not_counted(df, "TRM") == "TRM 0.3M, 3 of 5 seeds: 1 turned, up to 4.0 windows a parameter"
+    assert report.law_verdict(df, COUNTED) == ("open", "0 of the sizes complete; two are needed")
+    whole = pd.DataFrame([row("TRM 0.3M", s, 5.0, fall, 100) for s in range(5)])
+    assert report.not_counted(whole, "TRM") == ""
+
+
 def test_divergences_are_told_with_the_verdict_on_the_law():
     df = law_frame(lambda n, s: n // 10 - 1 + s % 2, (("0.1M", 100), ("0.3M", 200)))
     assert "diverged" not in report.law_verdict(df, COUNTED)[1]

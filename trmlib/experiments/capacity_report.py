@@ -160,27 +160,43 @@ def diverged(df, arm):
     return f" ({failed.sum()} of {len(failed)} diverged)" if failed.any() else ""
 
 
-def ppl_band(df, arm, start="own"):
-    """(steps, perplexity mean, low, high) of a complete arm's curves, or None."""
+def ppl_band(df, arm, start="own", partly=False):
+    """(steps, perplexity mean, low, high) of a complete arm's curves, or None. `partly`: of an arm whose seeds are not all there, too, the mean
+    of those that are, without a band."""
     curves = [c for r in df[df.arm == arm].itertuples() if (c := curve(r, start))]
-    if len(curves) < enough(df):
+    complete = len(curves) >= enough(df)
+    if not curves or not (complete or partly):
         return None
-    return (np.array(curves[0][0]), *(np.exp(v) for v in stats.band(np.array([nll for _, nll in curves]))))
+    nll = np.array([nll for _, nll in curves])
+    return (np.array(curves[0][0]), *(np.exp(v) for v in (stats.band(nll) if complete else [nll.mean(0)] * 3)))
 
 
-def by_windows(df, arms, start="own"):
-    """{name: (windows seen a parameter, perplexity mean, low, high)} of {name: arm}, the arms whose seeds are all there."""
+def by_windows(df, arms, start="own", partly=False):
+    """{name: (windows seen a parameter, perplexity mean, low, high)} of {name: arm}, as `ppl_band` has it; the name says how many seeds are there
+    where it is not all."""
     out = {}
     for name, arm in arms.items():
-        if band := ppl_band(df, arm, start):
-            r = next(df[df.arm == arm].itertuples())
-            out[name + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
+        if band := ppl_band(df, arm, start, partly):
+            r, seeds = next(df[df.arm == arm].itertuples()), (df.arm == arm).sum()
+            few = f" ({seeds} of {enough(df)} seeds)" if seeds < enough(df) else ""
+            out[name + few + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
     return out
 
 
 def law_curves(df, kind, start="own"):
-    """`by_windows` of the sizes of a kind of arm."""
-    return by_windows(df, {size: f"{kind} {size}" for size in SIZES}, start)
+    """`by_windows` of the sizes of a kind of arm, those whose seeds are not all there among them."""
+    return by_windows(df, {size: f"{kind} {size}" for size in SIZES}, start, partly=True)
+
+
+def not_counted(df, kind, start="own"):
+    """What sizes of a kind say whose seeds are not all there, which no verdict counts, as text."""
+    table = turns(df)
+    table = table[(table.start == start) & table.arm.isin([f"{kind} {size}" for size in SIZES])]
+    return "; ".join(
+        f"{arm}, {len(g)} of {enough(df)} seeds: {int((~g.censored).sum())} turned, up to {g.reached.min():.1f} windows a parameter"
+        for arm, g in table.groupby("arm", sort=False)
+        if len(g) < enough(df)
+    )
 
 
 def repeats(df, base=f"steady {SMALL}"):
