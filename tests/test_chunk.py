@@ -19,6 +19,7 @@ TRM = ChunkConfig(d=8, heads=2, n=2, T=2)
 CAUSAL = replace(TRM, start="shifted", encode=False, causal=True, n=0, T=1)
 ARMS = {
     "bounded": replace(TRM, bounded=True),
+    "normed": replace(TRM, normed=True),
     "target": replace(TRM, start="target"),
     "mask": TRM,
     "last": replace(TRM, start="last"),
@@ -47,7 +48,7 @@ def windows(seed=0, length=CONTEXT + CHUNK):
     return torch.randint(VOCAB, (BATCH, length), generator=torch.Generator().manual_seed(seed))
 
 
-def reference_block(block, x, causal):
+def reference_block(block, x, causal, normed):
     """The block with PyTorch's own attention over all positions."""
     d = x.shape[-1]
     attention = nn.MultiheadAttention(d, block.attention.heads, batch_first=True)
@@ -57,9 +58,10 @@ def reference_block(block, x, causal):
     }  # fmt: skip
     h = F.layer_norm(x, (d,), block.norm1.weight, block.norm1.bias)
     mask = torch.full((x.shape[1],) * 2, float("-inf")).triu(1) if causal else None
-    x = x + functional_call(attention, params, (h, h, h), {"attn_mask": mask, "need_weights": False})[0]
+    size = lambda v: v / (v.square().mean(-1, keepdim=True) + torch.finfo(v.dtype).eps).sqrt() if normed else v  # noqa: E731
+    x = size(x + functional_call(attention, params, (h, h, h), {"attn_mask": mask, "need_weights": False})[0])
     h = F.layer_norm(x, (d,), block.norm2.weight, block.norm2.bias)
-    return x + block.mlp[3](F.gelu(block.mlp[0](h)))
+    return size(x + block.mlp[3](F.gelu(block.mlp[0](h))))
 
 
 def reference(model, tokens, cut=None):
@@ -76,7 +78,7 @@ def reference(model, tokens, cut=None):
     z = torch.zeros_like(y)
     if c.encode:
         for block in model.blocks:
-            x = reference_block(block, x, causal=True)
+            x = reference_block(block, x, causal=True, normed=c.normed)
     update = 0
     for _ in range(c.T):
         for i in range(c.n + 1):
@@ -84,7 +86,7 @@ def reference(model, tokens, cut=None):
                 y, z = y.detach(), z.detach()
             both = torch.cat([x, y + z], 1)
             for block in model.blocks:
-                both = reference_block(block, both, c.causal)
+                both = reference_block(block, both, c.causal, c.normed)
             if i < c.n:
                 z = both[:, -m:]
             else:

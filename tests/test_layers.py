@@ -98,6 +98,20 @@ def test_block_is_pre_norm_written_out():
     torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_normed_block_brings_both_of_its_sums_to_unit_size_and_has_the_same_weights():
+    torch.manual_seed(0)
+    block, plain = Block(D, HEADS, normed=True).eval(), Block(D, HEADS).eval()
+    plain.load_state_dict(block.state_dict())
+    x = 3 * random(2, 5, D)
+    plain.mlp[3].weight.data.zero_(), plain.mlp[3].bias.data.zero_()
+    first = plain(x)  # x + attention(norm x)
+    first = first / first.square().mean(-1, keepdim=True).sqrt()
+    second = first + block.mlp(block.norm2(first))
+    torch.testing.assert_close(block(x), second / second.square().mean(-1, keepdim=True).sqrt(), atol=1e-5, rtol=1e-5)
+    at = torch.tensor([[1, 4], [0, 2]])
+    torch.testing.assert_close(block(x, at), gather(block(x), at), atol=1e-6, rtol=1e-5)
+
+
 def test_gather_takes_rows_of_each_example():
     x, at = random(2, 5, 3), torch.tensor([[4, 0, 0], [1, 2, 3]])
     expected = torch.stack([x[0, [4, 0, 0]], x[1, [1, 2, 3]]])

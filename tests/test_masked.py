@@ -22,6 +22,7 @@ ARMS = {
     "untied": replace(SMALL, tied=False),
     "shared": replace(SMALL, shared=True),
     "self untied": replace(SMALL, sees="self", tied=False),
+    "normed": replace(SMALL, normed=True),
     "random shared": replace(SMALL, sees="random", shared=True),
 }
 
@@ -46,7 +47,7 @@ def question(m=2, seed=0):
     return tokens, at, partners
 
 
-def reference_block(block, x):
+def reference_block(block, x, normed):
     """The block with PyTorch's own attention, in which every position looks at every other."""
     d = x.shape[-1]
     attention = nn.MultiheadAttention(d, block.attention.heads, batch_first=True)
@@ -55,9 +56,10 @@ def reference_block(block, x):
         "out_proj.weight": block.attention.out.weight, "out_proj.bias": block.attention.out.bias,
     })  # fmt: skip
     h = F.layer_norm(x, (d,), block.norm1.weight, block.norm1.bias)
-    x = x + attention(h, h, h, need_weights=False)[0]
+    size = lambda v: v / v.square().mean(-1, keepdim=True).sqrt() if normed else v  # noqa: E731
+    x = size(x + attention(h, h, h, need_weights=False)[0])
     h = F.layer_norm(x, (d,), block.norm2.weight, block.norm2.bias)
-    return x + block.mlp[3](F.gelu(block.mlp[0](h)))
+    return size(x + block.mlp[3](F.gelu(block.mlp[0](h))))
 
 
 @torch.no_grad()
@@ -67,7 +69,7 @@ def reference(model, tokens, at, partners, passes):
     for b in range(len(tokens)):
         h = (model.embedding.weight[tokens[b]] + model.position.weight)[None]  # (1, t, d)
         for block in model.context_blocks:
-            h = reference_block(block, h)
+            h = reference_block(block, h, c.normed)
         y = h[:, at[b]]  # (1, m, d)
         if c.sees == "random":
             sets = [torch.cat([at[b, i, None], partners[b, i]]) for i in range(at.shape[1])]
@@ -84,9 +86,9 @@ def reference(model, tokens, at, partners, passes):
                 if c.sees == "context":
                     written = h.clone()
                     written[:, at[b]] = slots[0]
-                    slots = [reference_block(block, written)[:, at[b]]]
+                    slots = [reference_block(block, written, c.normed)[:, at[b]]]
                 else:
-                    slots = [reference_block(block, s) for s in slots]
+                    slots = [reference_block(block, s, c.normed) for s in slots]
         y = slots[0] if c.sees in ("joint", "context") else torch.cat([s[:, :1] for s in slots], 1)
         y = F.layer_norm(y, y.shape[-1:], model.norm.weight, model.norm.bias)
         rows.append(y @ model.head.weight.T)

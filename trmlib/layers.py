@@ -77,10 +77,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm x), then x + MLP(norm x)."""
+    """Pre-norm transformer block: x + attention(norm x), then x + MLP(norm x); `normed`: both sums are brought to unit size."""
 
-    def __init__(self, d, heads, dropout=0.0):
+    def __init__(self, d, heads, dropout=0.0, normed=False):
         super().__init__()
+        self.normed = normed
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.attention = Attention(d, heads, dropout)
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d), Dropout(dropout))
@@ -101,8 +102,16 @@ class Block(nn.Module):
             queries = None
         else:
             x, queries = gather(x, at), gather(h, at)
-        x = x + self.attention(h, queries, mask, angles, projected)
-        return x + self.mlp(self.norm2(x))
+        x = self.handed_on(x + self.attention(h, queries, mask, angles, projected))
+        return self.handed_on(x + self.mlp(self.norm2(x)))
+
+    def handed_on(self, x):
+        return unit(x) if self.normed else x
+
+
+def unit(x):
+    """x (…, d) brought to unit size (RMS)."""
+    return F.rms_norm(x, x.shape[-1:])
 
 
 def gather(x, at):

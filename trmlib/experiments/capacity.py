@@ -41,6 +41,7 @@ STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its 
 ABLATIONS = {  # one field of the TRM changed at a time
     "n 0, T 1": {"n": 0, "T": 1},  # no recursion at all
     "bounded": {"bounded": True},  # each refinement starts from states of one size, so that it can do as much as the one before
+    "normed": {"normed": True},  # the paper's blocks, which bring each of their sums to one size
     **{f"gradient {through}": {"gradient": through} for through in ("last", "all", "update")},
     **{f"T {T}": {"T": T} for T in (1, 4)},
     **{f"n {n}": {"n": n} for n in (0, 1, 6)},
@@ -121,7 +122,7 @@ def grid(profile):
         changed = {name: replace(model, **fields) for name, fields in ABLATIONS.items()}
         names = [name for name, other in changed.items() if other != model][: 2 if smoke else None]
         for i, name in enumerate(names):
-            arm(f"{kind} {size} ({name})", changed[name], first if i < 3 else 7, train=annealed(brief, rate(kind, d)))
+            arm(f"{kind} {size} ({name})", changed[name], first if i < 4 else 7, train=annealed(brief, rate(kind, d)))
 
     d = sizes[SMALL]
     leaking, plain = (wide_as(m, d) for m in (EARLIER, CAUSAL))

@@ -43,6 +43,7 @@ FACTORS = {  # one field of the TRM changed at a time
     "every-pass": replace(TRM, loss_passes="every"),
     "causal-slots": replace(TRM, causal=True),
     "bounded": replace(TRM, bounded=True),
+    "normed": replace(TRM, normed=True),
     "rotary": replace(TRM, positions="rotary"),
     **{f"n-{n}": replace(TRM, n=n) for n in (0, 1, 2, 12)},
     **{f"T-{T}": replace(TRM, T=T) for T in (1, 2, 6)},
@@ -82,7 +83,7 @@ def grid(profile):
         steps = replace(train, n_sup=k, steps=max(1, train.steps // k), eval_every=max(1, train.eval_every // k))
         arm(f"bounded-sup-{k}", replace(TRM, bounded=True), 10, train=steps)  # sixteen rounds would end at infinity otherwise
     factors = (
-        {k: FACTORS[k] for k in ("gradient-update", "every-pass", "bounded", "rotary")} if profile == "smoke" else FACTORS
+        {k: FACTORS[k] for k in ("gradient-update", "every-pass", "normed", "rotary")} if profile == "smoke" else FACTORS
     )  # each path once
     for i, (name, model) in enumerate(factors.items()):
         arm(name, model, 11 + i)

@@ -57,6 +57,7 @@ def interval(values):
 MASTERED = 0.9  # of the windows at trained lengths
 ONE_SIZE = {  # arm whose states are brought to one size after each pass → the same without
     "TRM, bounded": "TRM", "TRM, full gradient, bounded": "TRM, full gradient", "4 passes, bounded": "4 passes",
+    "TRM, normed": "TRM", "TRM, full gradient, normed": "TRM, full gradient", "4 passes, normed": "4 passes", "8 passes, normed": "8 passes",
 }  # fmt: skip
 
 

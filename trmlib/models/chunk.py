@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError
-from trmlib.layers import Block, Dropout, rotary_angles
+from trmlib.layers import Block, Dropout, rotary_angles, unit
 from trmlib.recursion import latent_recursion, refine
 
 STARTS = ("target", "mask", "last", "zeros", "noise", "shifted")
@@ -42,6 +42,7 @@ class ChunkConfig:
     n: int = 6  # latent updates per answer update
     T: int = 3  # refinements (recursions), each n latent updates and one answer update
     bounded: bool = False  # y and z are brought to unit size (RMS) after every refinement; else these blocks let them grow about eightfold
+    normed: bool = False  # so is each sum in the blocks, as in the paper's; else they are pre-norm blocks, as in the earlier code
     gradient: str = "last"  # reaches all refinements, the last, or only its last latent update and the answer update
     loss_passes: str = "last"  # "last": loss after the last refinement; "every": mean over all
     # Loss at every position of the window, else at the chunk. With `encode` the context's own next tokens are read from the encoder, which is causal,
@@ -101,7 +102,7 @@ class ChunkLM(nn.Module):
         self.embedding = nn.Embedding(vocab, c.d)
         self.position = nn.Embedding(context + chunk, c.d) if c.positions == "learned" else None
         self.mask = nn.Parameter(torch.zeros(c.d)) if c.start == "mask" else None
-        self.blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(c.blocks))
+        self.blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout, c.normed) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.d)
         self.head = None if c.tied_head else nn.Linear(c.d, vocab, bias=False)
         self.drop = Dropout(c.embedding_dropout)
@@ -136,7 +137,7 @@ class ChunkLM(nn.Module):
             with_grad = torch.is_grad_enabled() and (c.gradient == "all" or k == passes - 1)
             with torch.set_grad_enabled(with_grad):
                 state = latent_recursion(net, x, *state, c.n, with_grad=1 if c.gradient == "update" else None)
-                return tuple(F.rms_norm(s, s.shape[-1:]) for s in state) if c.bounded else state
+                return tuple(map(unit, state)) if c.bounded else state
 
         y = self.placed(self.begin(tokens, t, start), t) if carry is None else carry[0]
         z = torch.zeros_like(y) if carry is None else carry[1]

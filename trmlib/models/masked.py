@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError
-from trmlib.layers import Block, gather
+from trmlib.layers import Block, gather, unit
 from trmlib.recursion import latent_recursion, refine
 
 SEES = ("joint", "self", "random", "context", "window", "all")
@@ -46,7 +46,8 @@ class MaskedConfig:
     state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
     n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
     with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
-    bounded: bool = False  # y and z are brought to unit size (RMS) after every pass; else what a pass adds counts for less and less (the paper's blocks norm what they give on, each of them)
+    bounded: bool = False  # y and z are brought to unit size (RMS) after every pass; else what a pass adds counts for less and less
+    normed: bool = False  # so is each sum in the blocks, as in the paper's; else they are pre-norm blocks, as in the earlier code
     init: float = 1.0  # standard deviation of the initial embeddings
     samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
@@ -88,9 +89,9 @@ class MaskedLM(nn.Module):
         with torch.no_grad():
             for table in (self.embedding, self.position):
                 table.weight.mul_(c.init)
-        self.context_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(c.context_blocks))
+        self.context_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout, c.normed) for _ in range(c.context_blocks))
         own = 0 if c.shared or not c.passes else c.refine_blocks * (1 if c.tied else c.passes)
-        self.refine_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout) for _ in range(own))
+        self.refine_blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout, c.normed) for _ in range(own))
         self.norm = nn.LayerNorm(c.d)
         self.head = nn.Linear(c.d, vocab, bias=False)
         if c.samples > 1:  # the same in every model, so that saved parameters are all there is to know
@@ -179,7 +180,7 @@ class MaskedLM(nn.Module):
             y, z = latent_recursion(net, None, y, z, self.config.n)
         else:
             y = self.think(y, k, read)
-        return tuple(F.rms_norm(s, s.shape[-1:]) for s in (y, z)) if self.config.bounded else (y, z)
+        return (unit(y), unit(z)) if self.config.bounded else (y, z)
 
     def think(self, v, k, read=None):
         """The blocks of pass k on v, with what may be read again or without."""
