@@ -394,7 +394,7 @@ if compare.complete(df, "mask"):
 #
 # More latent updates *n*, more refinements *T*, deep supervision (a loss and an optimiser step after each of *N_sup* rounds on the same
 # batch, at equal optimiser steps), and longer chunks; none is longer than the context, which the cut profile shortens to 16. The mask arm is n = 6, T = 3, one round, two characters. Pre-norm blocks let the
-# states grow severalfold a refinement (chapter 04), so that sixteen rounds end at infinity: the arms with rounds, and *bounded*, bring *y* and *z* to unit size after each.
+# states grow severalfold a refinement (chapter 04), so that sixteen rounds end at infinity: the arms with rounds, and *bounded*, bring *y* and *z* to unit size after each. *normed* does so with every sum in the blocks, as the paper's own blocks do.
 
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))
@@ -414,7 +414,7 @@ plt.show()
 
 # %% [markdown]
 # What has no number is changed against the mask arm itself: where the gradient goes, which passes are read out and trained, whether slots see only earlier ones, the size of the
-# states, and the kind of positions.
+# states and of the sums in the blocks, and the kind of positions.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3.4))

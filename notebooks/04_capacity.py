@@ -640,8 +640,8 @@ display(compare.comparison_table(recursion))
 # fraction of the one before, in the answer, which is read out through a norm, and in the gradient. The TRM of the paper norms the states twice in every block; the write-up's code does not.
 #
 # This is about the refinements *after* the first. It does not explain why the first, with its four calls, does no better than a single call (*n 0, T 1*). *bounded* is the same TRM with *y* and *z* brought to
-# unit size after each refinement, in training, too: less than the paper's norms, for within a refinement the states still add up. The refinements beyond *T* = 2 were not trained. All comparisons here are
-# exploratory: chosen after the first of those above was recorded, and before any run of *bounded*.
+# unit size after each refinement, in training, too, and *normed* does so with every sum in its blocks, as the paper's do. The refinements beyond *T* = 2 were not trained. All comparisons here are
+# exploratory: chosen after the first of those above was recorded, and before any run of *bounded* or *normed*.
 
 # %%
 added = report.dilution(store, df)

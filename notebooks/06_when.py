@@ -196,7 +196,7 @@ plots.forest(
 save(
     fig,
     "when_thinking",
-    "Thinking time: what the most passes tested (32, or 16) add to the most of training, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; bounded: states brought to one size after each pass; × 4 supervised: four rounds of training that carry the state on.",
+    "Thinking time: what the most passes tested (32, or 16) add to the most of training, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; bounded: states brought to one size after each pass; normed: so is every sum in the blocks; × 4 supervised: four rounds of training that carry the state on.",
     "Forest plot, one row a model with its gain and interval in points of accuracy; pending models have no interval.",
     "hops",
     tied,
@@ -228,7 +228,8 @@ plt.show()
 # ### Kept to one size
 #
 # A recursion of two states, *y* and *z*, adds each to what its blocks make of it, and nothing here brings the sum back to size, as each block of the paper's TRM does: the states grow at every pass, and what a pass adds counts for less and less
-# (chapter 04). The *bounded* arms bring both to unit size after each pass. They were added when all others were recorded. A seed has *mastered* its task if it solves nine in ten windows at the lengths of its training; that
+# (chapter 04). The *bounded* arms bring both to unit size after each pass. They were added when all others were recorded; and when these were, the *normed* ones, which bring
+# every sum of their blocks to unit size, as the paper's do. A seed has *mastered* its task if it solves nine in ten windows at the lengths of its training; that
 # split looks at results, and no comparison is corrected.
 
 # %%

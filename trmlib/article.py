@@ -274,6 +274,8 @@ HOPS = {  # arm of the language of hops → what its model is, in words
     "2 passes × 4 supervised": "two passes, supervised four times", "4 passes, whole window": "four passes of every position",
     "0 passes, 4 blocks": "four plain blocks", "4 passes, bounded": "four passes, states kept to one size",
     "TRM, bounded": "TRM’s own recursion, states kept to one size", "TRM, full gradient, bounded": "TRM’s own recursion, states kept to one size, gradient through all of it",
+    "TRM, normed": "TRM’s own recursion, every sum kept to one size", "TRM, full gradient, normed": "TRM’s own recursion, every sum kept to one size, gradient through all of it",
+    "4 passes, normed": "four passes, every sum kept to one size", "8 passes, normed": "eight passes, every sum kept to one size",
 }  # fmt: skip
 
 

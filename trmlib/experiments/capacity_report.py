@@ -12,7 +12,7 @@ from trmlib.compare import arm_rows, effect, enough
 from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, SMALL, STARTS
-from trmlib.experiments.capacity_evaluations import BOUNDED, SLOTS
+from trmlib.experiments.capacity_evaluations import SIZED, SLOTS
 from trmlib.models.chunk import ChunkConfig
 from trmlib.runs import TrainConfig, spec_hash
 from trmlib.tables import frame
@@ -47,6 +47,8 @@ RECURSION = [  # chosen later still, before any of their runs was recorded: what
 DILUTION = [  # chosen when the first of these last was recorded, before any run of their own: refinements that are not diluted
     ("everywhere 0.1M (bounded)", "everywhere 0.1M (n 0, T 1)", "two refinements from states of one size, or a single update"),
     ("everywhere 0.1M (bounded)", "everywhere 0.1M", "states brought to one size after each refinement, or left to grow"),
+    ("everywhere 0.1M (normed)", "everywhere 0.1M (n 0, T 1)", "two refinements of the paper's blocks, or a single update"),
+    ("everywhere 0.1M (normed)", "everywhere 0.1M", "blocks that bring each sum to one size, or let it grow"),
 ]  # fmt: skip
 WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together, apart from the others
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
@@ -409,10 +411,10 @@ def by_slot(store, df):
 
 
 def dilution(store, df):
-    """{name: what each refinement adds to the gradient (seeds, refinements)} of the TRM that learns, as its training began and trained, and of the
-    one whose states are brought to one size; of those whose seeds are all evaluated."""
+    """{name: what each refinement adds to the gradient (seeds, refinements)} of the TRM that learns, as its training began and trained, and of
+    those whose states, or all sums in the blocks, are brought to one size; of those whose seeds are all evaluated."""
     found, out = compare.evaluation_frame(store, df, "gradients"), {}
-    for arm in (ASKED, BOUNDED):
+    for arm in (ASKED, *SIZED):
         results = [r for (of, _), r in sorted(found.items()) if of == arm]
         if len(results) >= enough(df):
             names = {"fresh": f"{arm}, before training", "trained": f"{arm}, trained"}

@@ -14,7 +14,6 @@ all      every position of the window is refined, not the blanks alone
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError
