@@ -242,6 +242,11 @@ say(
             if len(r["mastered"])
             else ""
         )
+        + (
+            f" Of the others {r['climbing']} were still learning when training ended: better by more than {100 * compare.SAME:.0f} points in its last quarter than in the one before."
+            if r["climbing"]
+            else ""
+        )
         for r in report.one_size(hops)
     )
     or "Not recorded yet."

@@ -319,7 +319,7 @@ def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip(
     plt.close("all")
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 24), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 25), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)
@@ -341,12 +341,18 @@ def test_keeping_states_to_one_size_by_hand(monkeypatch):
     first, second = [[0, 0, 0], [0.95, 0.7, 0.1], [0.9, 0.8, 0.6]], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.4]]
     cubes = {"TRM, bounded": np.array([first, second]), "TRM": np.array([second, second])}
     monkeypatch.setattr(report, "cube", lambda df, arm: cubes.get(arm))
-    monkeypatch.setattr(report, "whole", lambda df, arm: [None])
+    learning, done = ({"curve": {"accuracy": a}} for a in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.52, 0.5, 0.55], [0.5] * 8))
+    monkeypatch.setattr(report, "whole", lambda df, arm: [done, learning])
     monkeypatch.setattr(report, "trained_most", lambda record: 1)
     monkeypatch.setattr(report, "kinds", lambda df, arm: {"trained": np.array([0]), "between": np.array([1]), "beyond": np.array([2])})
     (row,) = report.one_size(None)
     assert (row["arm"], row["free"], row["seeds"]) == ("TRM, bounded", "TRM", 2)
     assert row["mastered"].tolist() == [[0.1, 0.6]] and row["mastered_free"].shape == (0, 2)
+    assert row["climbing"] == 0  # 0.525 after 0.51
+    learning["curve"]["accuracy"][-1] = 0.57
+    assert report.climbing(None, "TRM, bounded") == 1 and report.climbing(None, "TRM") == 1
+    monkeypatch.setattr(report, "whole", lambda df, arm: [learning, done])
+    assert report.climbing(None, "TRM, bounded") == 0 and report.climbing(None, "TRM") == 1  # who has mastered it is not counted
     assert row["trained"].estimate == pytest.approx(0.225) and row["between"].estimate == pytest.approx(0.1)
     assert article.sized(row).most == "60 %" and article.sized(row | {"mastered": row["mastered_free"]}) is None
     assert report.mastered(None, "4 passes") is None

@@ -148,9 +148,20 @@ def mastered(df, arm):
     return np.stack([c[learnt][:, p, k["beyond"]].mean(1) for p in (own, -1)], 1)
 
 
+def climbing(df, arm):
+    """Seeds that have not mastered the lengths of their training and gained more than SAME in its last quarter, over the quarter before, on
+    the fixed windows of the curve."""
+    c, rows = cube(df, arm), whole(df, arm)
+    own, k = trained_most(rows[0]), kinds(df, arm)
+    curves = np.array([r["curve"]["accuracy"] for r in rows])
+    quarter = curves.shape[1] // 4
+    gained = curves[:, -quarter:].mean(1) - curves[:, -2 * quarter : -quarter].mean(1)
+    return int(((c[:, own, k["trained"]].mean(1) < MASTERED) & (gained > compare.SAME)).sum())
+
+
 def one_size(df):
     """A row for each arm of ONE_SIZE that is complete, as its namesake: what keeping states to one size changes at trained lengths and between them
-    (Effects, paired by seed), and how many seeds of both have mastered these lengths."""
+    (Effects, paired by seed), how many seeds of both have mastered these lengths, and how many others were still `climbing`."""
     rows = []
     for arm, free in ONE_SIZE.items():
         a, b = cube(df, arm), cube(df, free)
@@ -159,7 +170,15 @@ def one_size(df):
         own, k = trained_most(whole(df, arm)[0]), kinds(df, arm)
         change = {kind: stats.paired(*(c[:, own, k[kind]].mean(1) for c in (a, b))) for kind in ("trained", "between") if len(k[kind])}
         rows.append(
-            {"arm": arm, "free": free, **change, "seeds": len(a), "mastered": mastered(df, arm), "mastered_free": mastered(df, free)}
+            {
+                "arm": arm,
+                "free": free,
+                **change,
+                "seeds": len(a),
+                "mastered": mastered(df, arm),
+                "mastered_free": mastered(df, free),
+                "climbing": climbing(df, arm),
+            }
         )
     return rows
 
