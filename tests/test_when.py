@@ -319,7 +319,7 @@ def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip(
     plt.close("all")
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 25), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 26), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)

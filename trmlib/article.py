@@ -276,6 +276,7 @@ HOPS = {  # arm of the language of hops → what its model is, in words
     "TRM, bounded": "TRM’s own recursion, states kept to one size", "TRM, full gradient, bounded": "TRM’s own recursion, states kept to one size, gradient through all of it",
     "TRM, normed": "TRM’s own recursion, every sum kept to one size", "TRM, full gradient, normed": "TRM’s own recursion, every sum kept to one size, gradient through all of it",
     "4 passes, normed": "four passes, every sum kept to one size", "8 passes, normed": "eight passes, every sum kept to one size",
+    "TRM, normed × 4 supervised": "TRM’s own recursion, every sum kept to one size, supervised four times",
     "TRM, full gradient, bounded, longer": "TRM’s own recursion, states kept to one size, gradient through all of it, trained four times as long",
 }  # fmt: skip
 
