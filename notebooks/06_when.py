@@ -253,6 +253,45 @@ say(
 )
 
 # %% [markdown]
+# ### How far does the gradient reach?
+#
+# TRM detaches: of the passes before an answer only the last carries gradient, and supervision goes on from the state reached, which is detached, too. That saves memory, and is sound where a recursion has
+# come near a fixed point. Here every pass has a step to do that nobody tells it. Below: how often training reads the window for an answer, through how many of these reads the gradient goes, and what is
+# solved at each length, as trained. *× 4 supervised*: four rounds, each from the state of the one before, each with a loss and an optimiser step; *TRM, normed × 4 supervised* has the paper's blocks,
+# gradient and supervision (two passes, one with gradient). One learning rate for all. Exploratory: the comparisons were chosen with most of these arms recorded.
+
+# %%
+reach = report.gradient_reach(hops)
+ks = [k for k in (1, 2, 3, 4, 6, 8) if reach and k <= len(reach[0]["accuracy"])]
+if reach:
+    display(
+        pd.DataFrame(
+            [
+                {
+                    "arm": r["arm"],
+                    "reads": r["reads"],
+                    "with gradient": r["reach"],
+                    **{f"k = {k}": f"{r['accuracy'][k - 1]:.0%}" for k in ks},
+                }
+                for r in reach
+            ]
+        )
+    )
+say(
+    "\n".join(
+        f"- *{r['arm']}* against *{r['against']}*, lengths within its gradient's reach (k ≤ {r['reach']}): {report.points(r['effect'])}."
+        for r in reach
+        if r["against"]
+    )
+    or "Not recorded yet."
+)
+if (cut := [r["effect"] for r in reach if r["against"]]) and all(e.high < 0 for e in cut):
+    say(
+        "**All of them lose what their gradient does reach**: passes that no gradient reaches are not idle, they change the state that the last one is given. So *TRM* fails here with its gradient, whatever "
+        "keeps its states in size, and what it lacks is not depth. On Sudoku the same detached rounds do learn (chapter 05): there, we conjecture, every pass can come closer to the answer, and is rewarded for it."
+    )
+
+# %% [markdown]
 # ### k or log k?
 #
 # The fewest passes that solve nine windows in ten, against the length. A model that follows one pointer a pass needs k of them.

@@ -356,3 +356,32 @@ def test_keeping_states_to_one_size_by_hand(monkeypatch):
     assert row["trained"].estimate == pytest.approx(0.225) and row["between"].estimate == pytest.approx(0.1)
     assert article.sized(row).most == "60 %" and article.sized(row | {"mastered": row["mastered_free"]}) is None
     assert report.mastered(None, "4 passes") is None
+
+
+def test_how_far_a_gradient_reaches_by_hand(monkeypatch):
+    """Two seeds; passes 0 … 4 and k = 1 … 3. Detached rounds of two passes solve k = 1 half of the time after the four trained, two passes always."""
+    record = lambda model, n_sup=1: {"spec": {"model": model, "train": {"n_sup": n_sup}}}  # noqa: E731
+    known = {"2 passes": record({"passes": 2}), "2 passes × 4 supervised": record({"passes": 2}, 2)}
+    cubes = {arm: np.zeros((2, 5, 3)) for arm in known}
+    cubes["2 passes"][:, 2] = [1.0, 0.5, 0.0]
+    cubes["2 passes × 4 supervised"][:, 4] = [[0.4, 0.5, 1.0], [0.6, 0.5, 1.0]]
+    monkeypatch.setattr(report, "cube", lambda df, arm: cubes.get(arm))
+    monkeypatch.setattr(report, "whole", lambda df, arm: [known[arm]])
+    plain, rounds = report.gradient_reach(None)
+    assert (plain["arm"], plain["reads"], plain["reach"], plain["against"]) == ("2 passes", 2, 2, None)
+    assert (rounds["reads"], rounds["reach"], rounds["against"]) == (4, 2, "2 passes") and rounds["accuracy"].tolist() == [0.5, 0.5, 1.0]
+    assert rounds["effect"].estimate == pytest.approx(-0.25)  # (0.5 + 0.5) / 2 less (1.0 + 0.5) / 2: k = 3 is out of reach
+    assert report.reads(record({"passes": 4, "n": 2, "with_grad": 1})) == (8, 2)
+    assert report.reads(record({"passes": 2, "n": 2, "with_grad": 1}, 4)) == (16, 2) and report.reads(record({"passes": 4, "n": 2})) == (8, 8)
+
+
+def test_the_article_says_that_a_detached_trm_guesses_only_when_every_kind_of_it_does(monkeypatch):
+    rows = [{"arm": arm, "accuracy": np.array([0.49, 0.52, 0.9])} for arm in article.DETACHED]
+    monkeypatch.setattr(report, "gradient_reach", lambda df: rows)
+    monkeypatch.setattr(report, "kinds", lambda df, arm: {"trained": np.array([0, 1])})
+    monkeypatch.setattr(report, "guess", lambda df: 0.5)
+    assert len(rows) == 4 and article.detached([1]) and not article.detached([])
+    rows[-1]["accuracy"] = np.array([0.6, 0.5, 0.9])
+    assert not article.detached([1])
+    rows.pop()
+    assert not article.detached([1])  # one is pending

@@ -309,12 +309,20 @@ def hops(df, profile):
         longest=max(lang.trained) if lang else 0, able=len(able),
         gaining=[a.name for a in able if a.gains], losing=len(losing), worst=HOPS[losing[0][1]] if losing else PENDING,
         worst_loss=points(table[losing[0][1]]["thinking"]) if losing else PENDING, asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
-        sized=next((sized(r) for r in when_report.one_size(df) if r["arm"] == SIZED), None) if len(df) else None,
+        detached=detached(df), sized=next((sized(r) for r in when_report.one_size(df) if r["arm"] == SIZED), None) if len(df) else None,
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
 
 
 SIZED = "TRM, full gradient, bounded"
+DETACHED = [a for a in when_report.WHOLE_GRADIENT if a.startswith("TRM")]
+
+
+def detached(df):
+    """Is the TRM at a guess on the lengths of its training, whatever is normed and however it is supervised, where its gradient does not reach all passes?"""
+    own = [r for r in when_report.gradient_reach(df) if r["arm"] in DETACHED] if len(df) else []
+    seen = when_report.kinds(df, "TRM")["trained"] if own else []
+    return len(own) == len(DETACHED) and all(abs(r["accuracy"][seen].mean() - when_report.guess(df)) < compare.SAME for r in own)
 
 
 def sized(row):

@@ -183,6 +183,38 @@ def one_size(df):
     return rows
 
 
+WHOLE_GRADIENT = {  # arm whose gradient does not reach all of its passes → the same, or without those that it does not reach, where it does
+    "TRM": "TRM, full gradient", "TRM, bounded": "TRM, full gradient, bounded", "TRM, normed": "TRM, full gradient, normed",
+    "TRM, normed × 4 supervised": "TRM, full gradient, normed", "2 passes × 4 supervised": "2 passes",
+}  # fmt: skip
+FEWER = ("1 pass", "2 passes", "4 passes", "8 passes")
+
+
+def reads(record):
+    """(times that training reads the window for one answer, how many of these the gradient of a loss goes through)."""
+    model = record["spec"]["model"]
+    once = max(1, model.get("n", 0))  # a pass of two states reads it with every update of z, and not for y
+    return once * passes_of(record), once * (model.get("with_grad") or model.get("passes", 3))
+
+
+def gradient_reach(df):
+    """A row an arm that is complete: its `reads`, and its accuracy at each k as trained, over seeds; of those in WHOLE_GRADIENT also the Effect on
+    the lengths within reach of its gradient, against the arm named there, paired by seed."""
+    rows = []
+    for arm in (*FEWER, *WHOLE_GRADIENT, *dict.fromkeys(v for v in WHOLE_GRADIENT.values() if v not in FEWER)):
+        c, other = cube(df, arm), cube(df, WHOLE_GRADIENT.get(arm))
+        if c is None:
+            continue
+        record = whole(df, arm)[0]
+        (all_of_them, reach), own = reads(record), trained_most(record)
+        row = {"arm": arm, "reads": all_of_them, "reach": reach, "accuracy": c[:, own].mean(0), "against": None}
+        if other is not None:
+            read = trained_most(whole(df, WHOLE_GRADIENT[arm])[0])
+            row |= {"against": WHOLE_GRADIENT[arm], "effect": stats.paired(c[:, own, :reach].mean(1), other[:, read, :reach].mean(1))}
+        rows.append(row)
+    return rows
+
+
 def nll_by_length(df, arm, passes):
     """{passes: (k, mean, low, high, optimum)}: NLL in nats after so many passes at test time, and the lowest expected one of a reader who
     follows one pointer a pass; empty before all seeds."""
