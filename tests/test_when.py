@@ -212,7 +212,9 @@ def test_three_blanks_are_charged_for_the_order_that_they_are_filled_in(monkeypa
 
 def test_what_passes_beyond_training_do_to_text():
     """joint is trained with three passes; two more bring it from 4.0 to 4.1 or 4.2 nats."""
-    df = pd.DataFrame([record("joint", s, {"by_pass": {"nll_b": [5.0, 4.5, 4.2, 4.0, 4.3, 4.1 + s / 10]}}, experiment="masked") for s in (0, 1)])
+    df = pd.DataFrame(
+        [record("joint", s, {"by_pass": {"nll_b": [5.0, 4.5, 4.2, 4.0, 4.3, 4.1 + s / 10]}}, experiment="masked") for s in (0, 1)]
+    )
     e = report.text_time(None, "masked", df)
     assert e.estimate == pytest.approx(math.exp(0.15) - 1) and e.n == 2 and report.text_time(None, "masked", df.head(1)) is None
     losing = {"thinking": stats.Effect(-0.13, -0.16, -0.1, 0.01, 5, 0.95)}
@@ -261,7 +263,7 @@ def test_steps_that_text_needs_are_read_from_arms_with_fewer_passes():
     assert report.steps_needed(frame(none=5.0, full=4.0), "full", ladder, 3) is None  # one pass may have been enough
 
 
-def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
+def test_the_answer_places_what_is_recorded_and_names_what_is_not(store, monkeypatch):
     empty = pd.DataFrame(columns=["arm", "seed", "status", "record"])
     tasks, missing = report.answer(store, {"hops": empty, "dial": empty, "masked": empty}, "full")
     assert tasks == [] and {"hops", "dial", "two blanks", "Sudoku"} <= set(missing)
@@ -287,7 +289,16 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store):
     assert (report.advice(store, nothing).expect == "not recorded yet").all()
     learned = report.learned(store, *frames.values(), tasks, "full")
     assert "passes **paid** for *8 passes* (+49.5 points" in learned and "Pending on hops: " in learned and "grow like" in learned
-    assert report.learned(store, *nothing.values(), [], "full").startswith("- Pending on hops: 8 passes, ")
+    assert (
+        report.learned(store, *nothing.values(), [], "full").startswith("- Pending on hops: 8 passes, ") and "not reach all" not in learned
+    )
+    lost, kept = (
+        {"arm": arm, "against": "2 passes", "effect": stats.Effect(*v, 0.01, 2, 0.95)}
+        for arm, v in (("TRM", (-0.4, -0.5, -0.3)), ("b", (0.1, 0, 0.2)))
+    )
+    monkeypatch.setattr(report, "gradient_reach", lambda df: [lost, kept, {"arm": "c", "against": None}])
+    learned = report.learned(store, *frames.values(), tasks, "full")
+    assert "**not reach all passes**, models lose even what it does reach: *TRM* (−40 points [−50, −30])." in learned
 
 
 def test_advice_points_at_headings_that_exist():
@@ -372,7 +383,10 @@ def test_how_far_a_gradient_reaches_by_hand(monkeypatch):
     assert (rounds["reads"], rounds["reach"], rounds["against"]) == (4, 2, "2 passes") and rounds["accuracy"].tolist() == [0.5, 0.5, 1.0]
     assert rounds["effect"].estimate == pytest.approx(-0.25)  # (0.5 + 0.5) / 2 less (1.0 + 0.5) / 2: k = 3 is out of reach
     assert report.reads(record({"passes": 4, "n": 2, "with_grad": 1})) == (8, 2)
-    assert report.reads(record({"passes": 2, "n": 2, "with_grad": 1}, 4)) == (16, 2) and report.reads(record({"passes": 4, "n": 2})) == (8, 8)
+    assert report.reads(record({"passes": 2, "n": 2, "with_grad": 1}, 4)) == (16, 2) and report.reads(record({"passes": 4, "n": 2})) == (
+        8,
+        8,
+    )
 
 
 def test_the_article_says_that_a_detached_trm_guesses_only_when_every_kind_of_it_does(monkeypatch):
