@@ -382,7 +382,7 @@ lows = report.turns(df)
 lows = lows[lows.arm.isin(report.MISMATCH.values()) & (lows.start != "own")].lowest_ppl
 if counted and len(lows):
     say(
-        f"A start that validation does not share is enough to turn a curve, and how soon depends on the rate: nothing is forgotten, for the same weights, scored from the target, go on "
+        f"A start that validation does not share is enough to make a curve rise: from the last token the sooner the higher the rate, from a constant token from the first points on. Nothing is forgotten, for the same weights, scored from the target, go on "
         f"improving. But from the other starts no run ever stood below {lows.min():,.0f}, where counting tokens reaches {math.exp(counted['unigram']):.0f} and the earlier run {claimed['ppl']}: this makes the shape of "
         "its curve, not its level."
         if (mismatched[mismatched["scored from"] == "own"].turned == 0).all() and lows.min() > math.exp(counted["unigram"])

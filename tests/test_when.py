@@ -365,7 +365,6 @@ def test_keeping_states_to_one_size_by_hand(monkeypatch):
     monkeypatch.setattr(report, "whole", lambda df, arm: [learning, done])
     assert report.climbing(None, "TRM, bounded") == 0 and report.climbing(None, "TRM") == 1  # who has mastered it is not counted
     assert row["trained"].estimate == pytest.approx(0.225) and row["between"].estimate == pytest.approx(0.1)
-    assert article.sized(row).most == "60 %" and article.sized(row | {"mastered": row["mastered_free"]}) is None
     assert report.mastered(None, "4 passes") is None
 
 

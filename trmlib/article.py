@@ -155,7 +155,7 @@ def shakespeare(store, df, profile):
     parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
-        recursion=change(df, "mask", "parallel"), parallel=perplexity(parallel),
+        recursion=change(df, "mask", "parallel"), one_refinement=change(df, "T-1", "parallel") if compare.complete(df, "T-1") else None, parallel=perplexity(parallel),
         slot_parallel=slots.get("parallel") if len(slots) == 2 else None, slot_baseline=slots.get("baseline"), unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
         two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
@@ -263,26 +263,9 @@ def sudoku(store, df, profile):
     )  # fmt: skip
 
 
-HOPS = {  # arm of the language of hops → what its model is, in words
-    "8 passes": "eight passes", "4 passes": "four passes", "2 passes": "two passes", "1 pass": "one pass",
-    "4 passes, within reach": "four passes, asked in training only for what four can reach",
-    "2 passes, within reach": "two passes, asked in training only for what two can reach",
-    "8 passes, no curriculum": "eight passes, all lengths from the start", "8 passes, random": "a random number of passes",
-    "8 passes, untied": "eight blocks of their own", "8 passes, commits": "eight passes that write a word down each",
-    "8 passes, every": "eight passes, each of them trained to answer", "8 passes, blind": "eight passes that do not read the input again",
-    "TRM": "TRM’s own recursion", "TRM, full gradient": "TRM’s own recursion, gradient through all of it",
-    "2 passes × 4 supervised": "two passes, supervised four times", "4 passes, whole window": "four passes of every position",
-    "0 passes, 4 blocks": "four plain blocks", "4 passes, bounded": "four passes, states kept to one size",
-    "TRM, bounded": "TRM’s own recursion, states kept to one size", "TRM, full gradient, bounded": "TRM’s own recursion, states kept to one size, gradient through all of it",
-    "TRM, normed": "TRM’s own recursion, every sum kept to one size", "TRM, full gradient, normed": "TRM’s own recursion, every sum kept to one size, gradient through all of it",
-    "4 passes, normed": "four passes, every sum kept to one size", "8 passes, normed": "eight passes, every sum kept to one size",
-    "TRM, normed × 4 supervised": "TRM’s own recursion, every sum kept to one size, supervised four times",
-    "TRM, full gradient, bounded, longer": "TRM’s own recursion, states kept to one size, gradient through all of it, trained four times as long",
-}  # fmt: skip
-
-
 def hops(df, profile):
-    """`arm(name)`: what is said of a model; `gaining`: names of those that passes beyond training help; `loop`: against untied blocks."""
+    """`arm(name)`: what is said of a model; `learnt`: how many of those that can go on learnt the lengths of their training, and `learnt_gain`:
+    how many of these passes beyond training help."""
     table = {r["arm"]: r for r in when_report.thinking(df, profile).to_dict("records")}
     lang = when_report.language(df) if len(df) else None
     guess = when_report.guess(df) if lang else math.nan
@@ -290,31 +273,30 @@ def hops(df, profile):
     def arm(name):
         c, e = when_report.cube(df, name), table[name]["thinking"]
         if c is None:
-            return SimpleNamespace(done=False, gains=False, guesses=False)
+            return SimpleNamespace(done=False, gains=False, guesses=False, mastered=False)
         own, k, tested = when_report.trained_most(when_report.whole(df, name)[0]), when_report.kinds(df, name), c.shape[1] - 1
         at = lambda kind, passes: c[:, passes, k[kind]].mean() if len(k[kind]) else math.nan  # noqa: E731
         beyond = at("beyond", own), at("beyond", tested)
         return SimpleNamespace(
-            done=True, name=HOPS[name], passes=own, tested=tested, parameters=int(table[name]["parameters"]), trained=share(at("trained", own)),
+            done=True, at_guess=abs(at("trained", own) - guess) < compare.SAME, mastered=at("trained", own) >= when_report.MASTERED,
+            passes=own, tested=tested, parameters=int(table[name]["parameters"]), trained=share(at("trained", own)),
             between=share(at("between", own)), beyond=share(beyond[0]), most=share(beyond[1]), gain=points(e), gains=e is not None and e.low > 0,
             less=beyond[0] < guess - compare.SAME, reaches=max(beyond) > guess + compare.SAME, guesses=max(abs(v - guess) for v in beyond) < compare.SAME,
         )  # fmt: skip
 
     able = [arm(name) for name in table if table[name]["thinking"] is not None]
-    losing = sorted((r["thinking"].estimate, name) for name, r in table.items() if r["thinking"] is not None and r["lost"])
+    learnt = [a for a in able if a.mastered]
     grown = when_report.growth(df, "8 passes") if len(df) else None
     loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(
         arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
         longest=max(lang.trained) if lang else 0, able=len(able),
-        gaining=[a.name for a in able if a.gains], losing=len(losing), worst=HOPS[losing[0][1]] if losing else PENDING,
-        worst_loss=points(table[losing[0][1]]["thinking"]) if losing else PENDING, asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
-        detached=detached(df), sized=next((sized(r) for r in when_report.one_size(df) if r["arm"] == SIZED), None) if len(df) else None,
+        asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
+        detached=detached(df), learnt=len(learnt), learnt_gain=sum(a.gains for a in learnt),
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
 
 
-SIZED = "TRM, full gradient, bounded"
 DETACHED = [a for a in when_report.WHOLE_GRADIENT if a.startswith("TRM")]
 
 
@@ -323,14 +305,6 @@ def detached(df):
     own = [r for r in when_report.gradient_reach(df) if r["arm"] in DETACHED] if len(df) else []
     seen = when_report.kinds(df, "TRM")["trained"] if own else []
     return len(own) == len(DETACHED) and all(abs(r["accuracy"][seen].mean() - when_report.guess(df)) < compare.SAME for r in own)
-
-
-def sized(row):
-    """What is said of a row of `when_report.one_size`, or None where no more seeds have mastered the task than without."""
-    accuracy, free = row["mastered"], len(row["mastered_free"])
-    if len(accuracy) <= free:
-        return None
-    return SimpleNamespace(seeds=row["seeds"], mastered=len(accuracy), free=free, own=share(accuracy[:, 0].mean()), most=share(accuracy[:, 1].mean()))
 
 
 def no_worse(df, arm, rival):
