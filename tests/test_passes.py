@@ -24,20 +24,20 @@ def encoded(model, tokens):
     x = model.embedding.weight[tokens] + model.position.weight
     h = x
     for block in model.context_blocks:
-        h = reference_block(block, h)
+        h = reference_block(block, h, model.config.normed)
     return x, h
 
 
 def blocks(model, v):
     for block in model.refine_blocks:
-        v = reference_block(block, v)
+        v = reference_block(block, v, model.config.normed)
     return v
 
 
 def written(model, h, at, v):
     """The blocks on the blanks' vectors v (b, m, d), the rest of the window being read from h, block by block."""
     for block in model.refine_blocks:
-        v = pick(reference_block(block, h.scatter(1, at[..., None].expand_as(v), v)), at)
+        v = pick(reference_block(block, h.scatter(1, at[..., None].expand_as(v), v), model.config.normed), at)
     return v
 
 
