@@ -144,6 +144,7 @@ headlines = {v: [c.short for c, f in ledger if c.headline and f.verdict == v] fo
 say("\n".join(f"- **{verdict}**: {'; '.join(short)}." for verdict, short in headlines.items() if short))
 
 # %%
+say(site.together(store, profile))
 for chapter, about, table in site.primaries(store, profile):
     settled = table[table.reading != "pending"]
     found = "; ".join(f"{r.comparison} ({r.change}): **{r.reading}**" for r in settled.itertuples())

@@ -202,12 +202,17 @@ def test_a_cut_refutation_and_a_stand_in_are_told():
 
 def test_a_claim_about_another_model_is_never_refuted_by_ours():
     def both(own, less):
-        return rows("sudoku", **{"TRM": {"accuracy_b": nll(own)}, "no deep supervision": {"accuracy_b": nll(less)}})
+        def arm(first, last, n_sup):  # solved after the first of four steps, and after the last
+            detail = lambda s: {"by_step": {"accuracy_b": [first + JITTER[s]] * 3 + [last + JITTER[s]]}}  # noqa: E731
+            return {"accuracy_b": nll(first if n_sup == 1 else last), "detail": detail, "spec": {"model": {"n_sup": n_sup}}}
+
+        return rows("sudoku", **{"TRM": arm(0.1, own, 4), "no deep supervision": arm(less, own - 0.05, 1)})
 
     word, why = verdict("sudoku-supervision", both(0.6, 0.2))
     assert (word, why) == (
         "reproduced",
-        "without it 33% of the accuracy are left; shown with sudoku-extreme in place of ARC, TRM in place of HRM",
+        "each after its trained steps, without it 33% of the accuracy are left; both after 4, accuracy without it differs by −5.0 points [−5.0, −5.0]; "
+        "shown with sudoku-extreme in place of ARC, TRM in place of HRM",
     )
     word, why = verdict("sudoku-supervision", both(0.6, 0.5))
     assert word == "inconclusive" and why.startswith("reads “not reproduced") and "TRM in place of HRM" in why

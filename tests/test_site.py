@@ -4,15 +4,17 @@ import csv
 import html
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from trmlib import figures, plots, results, site
+from trmlib import figures, plots, results, site, stats
 from trmlib.claims import GROUPS, load
 from trmlib.errors import TrmError
 from trmlib.experiments import EXPERIMENTS, masked_report, module
@@ -338,3 +340,15 @@ def test_detectable_effects_come_from_the_records():
     assert first.comparison == "joint vs baseline" and first.seeds >= 5 and re.fullmatch(r"\d+\.\d%", first.detectable)
     assert "hops" not in found and len(found["sudoku"][1]) == 10
     assert about.startswith("full training, profile full")
+
+
+def test_the_comparisons_of_all_chapters_are_also_corrected_together(monkeypatch):
+    """0.02 stays below 5 % among two, not among four."""
+    of = lambda *p: pd.DataFrame([{"arm": f"a{v}", "rival": "b", "effect": SimpleNamespace(p=v), "p_holm": q, "unlearnt": False}  # noqa: E731
+                                  for v, q in zip(p, stats.holm(p), strict=True)])  # fmt: skip
+    monkeypatch.setattr(site, "firsts", lambda *_: [("x", "", of(0.001, 0.9))])
+    monkeypatch.setattr(site.when_report, "primary", lambda *_: of(0.02, 0.6))
+    text = site.together(Store("nowhere"))
+    assert "Its chapters have 4 (0 pending)" in text and text.endswith(
+        "1 of the 2 that a chapter tells apart stay so; not so: *a0.02* against *b*."
+    )

@@ -330,7 +330,7 @@ def test_tasks_at_one_place_stand_side_by_side_and_unmeasured_ones_on_the_strip(
     plt.close("all")
 
 
-@pytest.mark.parametrize("experiment, arms", [(hops, 26), (dial, 8)])
+@pytest.mark.parametrize("experiment, arms", [(hops, 28), (dial, 8)])
 def test_every_arm_is_a_run_of_its_own_on_ten_seeds(experiment, arms):
     runs = experiment.grid("full")
     assert len({r.spec.hash for r in runs}) == len(runs) == 10 * arms == 10 * len(experiment.MODELS)
@@ -372,12 +372,17 @@ def test_how_far_a_gradient_reaches_by_hand(monkeypatch):
     """Two seeds; passes 0 … 4 and k = 1 … 3. Detached rounds of two passes solve k = 1 half of the time after the four trained, two passes always."""
     record = lambda model, n_sup=1: {"spec": {"model": model, "train": {"n_sup": n_sup}}}  # noqa: E731
     known = {"2 passes": record({"passes": 2}), "2 passes × 4 supervised": record({"passes": 2}, 2)}
+    known |= {"TRM": record({"passes": 4, "n": 2, "with_grad": 1}), "1 pass, n = 2": record({"passes": 1, "n": 2})}
     cubes = {arm: np.zeros((2, 5, 3)) for arm in known}
+    cubes["TRM"][:, 4] = [0.5, 0.3, 1.0]
+    cubes["1 pass, n = 2"][:, 1] = [1.0, 1.0, 0.0]
     cubes["2 passes"][:, 2] = [1.0, 0.5, 0.0]
     cubes["2 passes × 4 supervised"][:, 4] = [[0.4, 0.5, 1.0], [0.6, 0.5, 1.0]]
     monkeypatch.setattr(report, "cube", lambda df, arm: cubes.get(arm))
     monkeypatch.setattr(report, "whole", lambda df, arm: [known[arm]])
-    plain, rounds = report.gradient_reach(None)
+    plain, trm, rounds, alone = report.gradient_reach(None)
+    assert (trm["reads"], trm["reach"], trm["against"], trm["without"][0]) == (8, 2, None, "1 pass, n = 2")
+    assert trm["without"][1].estimate == pytest.approx(-0.6) and (alone["reads"], alone["reach"], alone["without"]) == (2, 2, None)
     assert (plain["arm"], plain["reads"], plain["reach"], plain["against"]) == ("2 passes", 2, 2, None)
     assert (rounds["reads"], rounds["reach"], rounds["against"]) == (4, 2, "2 passes") and rounds["accuracy"].tolist() == [0.5, 0.5, 1.0]
     assert rounds["effect"].estimate == pytest.approx(-0.25)  # (0.5 + 0.5) / 2 less (1.0 + 0.5) / 2: k = 3 is out of reach

@@ -186,7 +186,7 @@ def masked(store, df, profile):
         one_pass=change(df, "joint", "1-pass"), single_pass=change(df, "1-pass", "baseline"), passes_hurt=(more := compare.effect(df, "joint", "1-pass")) is not None and more.low > 0,
         plain_depth=said(plain), buys=plain is not None and plain.high < 0,
         compute=f"{cost('inference_flops'):.1f}" if both else PENDING, training=f"{cost('train_flops'):.1f}" if both else PENDING,
-        time=percent(e) if (e := when_report.text_time(store, "masked", df)) else None,
+        time=longer(store, "masked", df),
     )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def autoregressive(store, df):
     return SimpleNamespace(
         leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
-        time=percent(more) if (more := when_report.text_time(store, "autoregressive", df)) else None,
+        time=longer(store, "autoregressive", df),
         compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
     )  # fmt: skip
 
@@ -261,6 +261,14 @@ def sudoku(store, df, profile):
         harder=hard and hard[-1] and compare.change(hard[-1], sudoku_report.METRIC), harder_gains=bool(hard and hard[-1]) and hard[-1].low > 0,
         most_starts=b and b["starts"][-1], puzzles=b and b["puzzles"], corpus=df.record.iloc[0]["data"]["name"] if len(df) else PENDING, trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, cut=profile != "full",
     )  # fmt: skip
+
+
+def longer(store, experiment, df):
+    """What passes beyond training do to the perplexity of a text, with how many of them and how many of training, or None."""
+    if (e := when_report.text_time(store, experiment, df)) is None:
+        return None
+    (most, _), (own, _) = when_report.passed(store, experiment, df, when_report.TEXT[experiment][0])
+    return f"{percent(e)} ({most} for {own})"
 
 
 def hops(df, profile):

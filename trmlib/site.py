@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 import mistune
 import nbformat
+import pandas as pd
 from nbconvert.filters import Highlight2HTML
 
-from trmlib import claims, compare, medium, plots, results
+from trmlib import claims, compare, medium, plots, results, stats
 from trmlib.errors import TrmError
-from trmlib.experiments import EXPERIMENTS
+from trmlib.experiments import EXPERIMENTS, when_report
 from trmlib.figures import known, note, saved_by, waiting
 from trmlib.runs import REPOSITORY, write_atomically
 from trmlib.tables import shown
@@ -211,8 +212,8 @@ def frame(df):
     return f'<div class="scroll">{df.to_html(index=False, border=0)}</div>\n'
 
 
-def primaries(store, profile="full"):
-    """For every report that fixed comparisons beforehand: (experiment, what its records are, `compare.comparison_table`)."""
+def firsts(store, profile="full"):
+    """For every report that fixed comparisons beforehand: (experiment, what its records are, `compare.primary`)."""
     for experiment in EXPERIMENTS:
         try:
             report = import_module(f"trmlib.experiments.{experiment}_report")
@@ -221,13 +222,34 @@ def primaries(store, profile="full"):
         if hasattr(report, "PRIMARY"):
             df, of = shown(store, experiment, profile)
             unlearnt = compare.unlearnt(df, compare.references(store, df))
-            first = compare.primary(df, report.PRIMARY, getattr(report, "METRIC", "nll_b"), unlearnt)
-            yield experiment, compare.label(df, of), compare.comparison_table(first)
+            yield experiment, compare.label(df, of), compare.primary(df, report.PRIMARY, getattr(report, "METRIC", "nll_b"), unlearnt)
+
+
+def primaries(store, profile="full"):
+    """The same with `compare.comparison_table`."""
+    for experiment, about, first in firsts(store, profile):
+        yield experiment, about, compare.comparison_table(first)
+
+
+def together(store, profile="full"):
+    """What the primary comparisons of all chapters, chapter 06 among them, come to when they are corrected together; those that are then no longer
+    told apart are named."""
+    every = [first for *_, first in firsts(store, profile)]
+    every.append(when_report.primary(*(shown(store, name, profile)[0] for name in ("hops", "dial"))))
+    df = pd.concat(every, ignore_index=True)
+    df["all"] = stats.holm([e.p if e else 1.0 for e in df.effect])
+    apart = df[(df.p_holm < 0.05) & ~df.unlearnt.astype(bool)]
+    lost = [f"*{r.arm}* against *{r.rival}*" for r in apart[apart["all"] >= 0.05].itertuples()]
+    return (
+        f"The protocol planned at most ten primary comparisons for the whole report. Its chapters have {len(df)} ({int(df.effect.isna().sum())} pending), each chapter's corrected among themselves. "
+        f"Corrected all together, {len(apart) - len(lost)} of the {len(apart)} that a chapter tells apart stay so"
+        + (f"; not so: {', '.join(lost)}." if lost else ".")
+    )
 
 
 def verdicts(store):
     """The tables that follow the rules: primary comparisons and what each could have shown."""
-    parts = ["<h2>The comparisons that were fixed beforehand</h2>\n"]
+    parts = ["<h2>The comparisons that were fixed beforehand</h2>\n", mistune.html(together(store))]
     for experiment, about, table in primaries(store):
         parts += [f"<h3>{experiment}</h3>\n<p class=small>{html.escape(about)}</p>\n", frame(table)]
     return "".join(parts)

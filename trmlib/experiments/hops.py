@@ -44,6 +44,9 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "TRM, normed × 4 supervised": replace(READS, passes=2, n=2, with_grad=1, normed=True),
     # Added when half of its namesake's seeds were seen to be still learning at the end
     "TRM, full gradient, bounded, longer": replace(READS, passes=4, n=2, bounded=True),
+    # Added when all above were recorded: TRM without the passes that its gradient does not reach
+    "1 pass, n = 2": replace(READS, passes=1, n=2),
+    "1 pass, n = 2, normed": replace(READS, passes=1, n=2, normed=True),
 }
 LONGER = {"TRM, full gradient, bounded, longer": 4}  # times the steps
 SUPERVISED = {"2 passes × 4 supervised": 4, "TRM, normed × 4 supervised": 4}

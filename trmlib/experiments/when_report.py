@@ -161,7 +161,7 @@ def climbing(df, arm):
 
 def one_size(df):
     """A row for each arm of ONE_SIZE that is complete, as its namesake: what keeping states to one size changes at trained lengths and between them
-    (Effects, paired by seed), how many seeds of both have mastered these lengths, and how many others were still `climbing`."""
+    (Effects, paired by seed), how many seeds of both have mastered these lengths, and how many others of both were still `climbing`."""
     rows = []
     for arm, free in ONE_SIZE.items():
         a, b = cube(df, arm), cube(df, free)
@@ -178,6 +178,7 @@ def one_size(df):
                 "mastered": mastered(df, arm),
                 "mastered_free": mastered(df, free),
                 "climbing": climbing(df, arm),
+                "climbing_free": climbing(df, free),
             }
         )
     return rows
@@ -187,6 +188,10 @@ WHOLE_GRADIENT = {  # arm whose gradient does not reach all of its passes → th
     "TRM": "TRM, full gradient", "TRM, bounded": "TRM, full gradient, bounded", "TRM, normed": "TRM, full gradient, normed",
     "TRM, normed × 4 supervised": "TRM, full gradient, normed", "2 passes × 4 supervised": "2 passes",
 }  # fmt: skip
+UNDETACHED = {
+    "TRM": "1 pass, n = 2",
+    "TRM, normed": "1 pass, n = 2, normed",
+}  # … → the same gradient and none of the passes that it does not reach
 FEWER = ("1 pass", "2 passes", "4 passes", "8 passes")
 
 
@@ -199,18 +204,29 @@ def reads(record):
 
 def gradient_reach(df):
     """A row an arm that is complete: its `reads`, and its accuracy at each k as trained, over seeds; of those in WHOLE_GRADIENT also the Effect on
-    the lengths within reach of its gradient, against the arm named there, paired by seed."""
+    the lengths within reach of its gradient, against the arm named there, paired by seed, and of those in UNDETACHED that against the arm there
+    ("without": (arm, Effect))."""
     rows = []
-    for arm in (*FEWER, *WHOLE_GRADIENT, *dict.fromkeys(v for v in WHOLE_GRADIENT.values() if v not in FEWER)):
-        c, other = cube(df, arm), cube(df, WHOLE_GRADIENT.get(arm))
+    rivals = [*WHOLE_GRADIENT.values(), *UNDETACHED.values()]
+    for arm in (*FEWER, *WHOLE_GRADIENT, *dict.fromkeys(v for v in rivals if v not in FEWER)):
+        c = cube(df, arm)
         if c is None:
             continue
-        record = whole(df, arm)[0]
-        (all_of_them, reach), own = reads(record), trained_most(record)
-        row = {"arm": arm, "reads": all_of_them, "reach": reach, "accuracy": c[:, own].mean(0), "against": None}
-        if other is not None:
-            read = trained_most(whole(df, WHOLE_GRADIENT[arm])[0])
-            row |= {"against": WHOLE_GRADIENT[arm], "effect": stats.paired(c[:, own, :reach].mean(1), other[:, read, :reach].mean(1))}
+        (all_of_them, reach), own = reads(whole(df, arm)[0]), trained_most(whole(df, arm)[0])
+
+        def lost(rival, c=c, own=own, reach=reach):
+            other = cube(df, rival)
+            return (
+                None
+                if other is None
+                else stats.paired(*(v[:, at, :reach].mean(1) for v, at in ((c, own), (other, trained_most(whole(df, rival)[0])))))
+            )
+
+        row = {"arm": arm, "reads": all_of_them, "reach": reach, "accuracy": c[:, own].mean(0), "against": None, "without": None}
+        if effect := lost(WHOLE_GRADIENT.get(arm)):
+            row |= {"against": WHOLE_GRADIENT[arm], "effect": effect}
+        if effect := lost(UNDETACHED.get(arm)):
+            row["without"] = UNDETACHED[arm], effect
         rows.append(row)
     return rows
 
@@ -466,7 +482,7 @@ def steps_needed(df, arm, ladder, own):
 
 
 def passed(store, experiment, df, arm):
-    """(most passes tested, trained): NLLs of an arm over its seeds on part B, or None where only the trained number was tested."""
+    """(most passes tested, trained): of each the number, and NLLs of an arm over its seeds on part B; None where only the trained number was tested."""
     rows, reading = whole(df, arm), TEXT[experiment][3] + (experiment == "autoregressive")
     nll = [r["detail"]["by_pass"]["nll_b"] for r in rows]
     if experiment in ("autoregressive", "capacity"):
@@ -474,7 +490,7 @@ def passed(store, experiment, df, arm):
         nll = [r["nll_b"] for (a, _), r in sorted(found.items()) if a == arm]
     if not rows or len(nll) < len(rows) or len(nll[0]) <= reading + 1:
         return None
-    return np.array(nll)[:, -1], np.array(nll)[:, reading]
+    return [(p, np.array(nll)[:, p]) for p in (len(nll[0]) - 1, reading)]
 
 
 def text_answer(store, experiment, df):
@@ -489,7 +505,7 @@ def text_answer(store, experiment, df):
     if experiment == "masked":
         found = language_coordination(store, df, "neighbours").get("filling")
         nats, shared = (found[0][2], "known") if found else (None, "pending")
-    time = gain(stats.paired(*more), True) if more else None
+    time = gain(stats.paired(*(nll for _, nll in more)), True) if more else None
     return [task(CHAPTERS[experiment], steps_needed(df, arm, ladder, own), nats, gain(stats.paired(a, b), True), time, "%", (), shared)]
 
 
@@ -673,7 +689,7 @@ def text_time(store, experiment, df):
     """Relative change of perplexity with the most passes tested against those of training (Effect), or None."""
     arm = TEXT[experiment][0]
     more = passed(store, experiment, df, arm) if compare.complete(df, arm) else None
-    return more and stats.paired(*more).relative()
+    return more and stats.paired(*(nll for _, nll in more)).relative()
 
 
 def advice_links(table):
@@ -700,6 +716,7 @@ def learned(store, hops, dial, masked, tasks, profile):
     for what, keep in (
         ("paid", lambda r: r.q <= 0.1 and r.thinking.estimate > 0),
         ("cost accuracy", lambda r: r.q <= 0.1 and r.lost),
+        ("end below a guess", lambda r: r.q <= 0.1 and r.thinking.estimate < 0 and not r.lost),
         ("made no difference that can be told", lambda r: r.q > 0.1),
     ):
         of = [f"*{r.arm}* ({points(r.thinking, 1)}, {r.most:.0f} passes against {r.most_trained:.0f})" for r in found if keep(r)]
