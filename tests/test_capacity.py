@@ -260,6 +260,9 @@ def test_turn_needs_more_than_noise():
     assert stats.turn(np.r_[FALL, np.linspace(5, 5.03, 20)] + rng.normal(0, 0.05, 40)) is None
     with pytest.raises(TrmError, match="too short to say where it turns"):
         stats.turn([1, 2, 3])
+    for curve, window in ((FALL, 0), (FALL, -1), ([math.nan] * 20, 5)):
+        with pytest.raises(TrmError, match=f"^window={window} must be at least 1, and of .* points at least one be finite$"):
+            stats.turn(curve, window=window)
 
 
 def test_censored_line_without_censoring_is_least_squares():

@@ -3,17 +3,21 @@
 import json
 import lzma
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trmlib import bench, cli, experiments, flops, queue, tables, verify
+from trmlib import bench, checkpoints, cli, experiments, flops, queue, tables, verify
 from trmlib.data import sources
 from trmlib.errors import TrmError
 from trmlib.experiments import masked, module
 from trmlib.runs import FIELDS, Store, digest, key_of
 
+README = Path(__file__).resolve().parents[1] / "README.md"
 ROW = {"experiment", "arm", "seed", "profile", "status", "steps", "parameters", "train_flops", "device", "seconds", "metrics"}
 
 
@@ -171,8 +175,14 @@ def test_a_list_without_records_has_no_estimate(empty, trm):
     )
 
 
+def named(record):
+    """The forms of RUN."""
+    names = [("baseline/0", "--profile", "smoke"), ("masked/baseline/0", "--profile", "smoke")]
+    return [(record["hash"],), (record["hash"][:6],), (key_of(record),), *names]
+
+
 def test_show_finds_a_run_by_hash_and_by_name(store_with_run, record, document, trm):
-    for words in ((record["hash"],), (record["hash"][:6],), ("baseline/0", "--profile", "smoke")):
+    for words in named(record):
         assert document("show", *words) == (0, [record])
     status, out, _ = trm("show", record["hash"])
     assert status == 0 and out.startswith("masked / baseline / seed 0 (smoke), recorded\n") and str(record["metrics"]) in out
@@ -181,6 +191,26 @@ def test_show_finds_a_run_by_hash_and_by_name(store_with_run, record, document, 
 @pytest.mark.parametrize("run", ["baseline/0", "baseline/1", "nothing/0", "ffffffffffff", ""])
 def test_show_of_an_unknown_run(store_with_run, complaint, run):
     assert repr(run) in complaint("show", run)
+
+
+def test_keep_knows_a_run_by_the_same_names_as_show(trained, record, trm, complaint, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRM_RESULTS", str(trained.root))
+    monkeypatch.setenv("TRM_CACHE", str(trained.cache))
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "kept")
+    for i, (run, *options) in enumerate(named(record)):
+        path = tmp_path / "kept" / f"mine-{i}.safetensors"
+        assert trm("keep", run, f"mine-{i}", *options) == (0, f"kept {path}\n", "") and path.exists()
+    for run in ("baseline/0", "masked/baseline/1", "ffffffffffff", ""):
+        assert complaint("keep", run, "other") == (
+            f"trm: no record of run {run!r} at profile full; `trm list` names the runs (a run has a record once it is trained)\n"
+        )
+
+
+def test_keep_wants_one_record_of_several(store_with_run, record, complaint):
+    store_with_run.add({**record, "precision": "bf16"})
+    line = complaint("keep", "baseline/0", "mine", "--profile", "smoke")
+    both = f"{record['hash']}.cpu.bf16, {record['hash']}.cpu.fp32"
+    assert line == f"trm: 2 records are of run 'baseline/0': {both}; name one by its key\n"
 
 
 # ---------------------------------------------------------------- bad words
@@ -209,8 +239,6 @@ def test_show_of_an_unknown_run(store_with_run, complaint, run):
         ((), "command"),
         (("data", "burn"), "'burn'"),
         (("data", "check", "wikitext-3"), "'wikitext-3'"),
-        (("add", "nowhere.zip"), "nowhere.zip"),
-        (("add", "."), "cannot read ."),
     ],
 )
 def test_a_wrong_word_is_one_line_that_names_it(empty, complaint, words, named):
@@ -223,6 +251,40 @@ def test_unknown_names_list_the_known(complaint, empty):
     assert "smoke" in complaint("params", "--profile", "huge")
     with pytest.raises(Exception, match="masked"):
         module("astrology")
+
+
+def test_two_arms_that_are_the_same_run_are_refused(empty, complaint, monkeypatch):
+    models = masked.MODELS | {"8-heads": replace(masked.JOINT, heads=8)}  # the smoke profile has its own heads
+    monkeypatch.setattr(masked, "MODELS", models)
+    assert complaint("list", "--profile", "smoke") == (
+        "trm: arms 'joint' and '8-heads' of masked are the same run at profile smoke, which may set widths and heads of its own; "
+        "change another field of one, or drop it\n"
+    )
+    assert "8-heads" in {r.arm for r in experiments.grid("full")}
+
+
+def test_the_arm_of_the_readme_is_a_run_of_its_own_at_every_profile(monkeypatch):
+    [(name, model)] = re.findall(r'say `"(.*?)": (.*?)`', README.read_text())
+    monkeypatch.setattr(masked, "MODELS", masked.MODELS | {name: eval(model, {"replace": replace, "JOINT": masked.JOINT})})
+    for profile in experiments.PROFILES:
+        assert name in {r.arm for r in experiments.grid(profile)}
+
+
+def test_an_experiment_that_lacks_something_is_one_line(empty, complaint, monkeypatch):
+    monkeypatch.delattr(masked.evaluations, "GROUP_SEEDS")
+    line = "trm: experiment masked has no {}; trmlib/experiments/__init__.py says what one needs\n"
+    assert complaint("list") == line.format("evaluations.GROUP_SEEDS")
+    monkeypatch.delattr(masked, "evaluations")
+    monkeypatch.delattr(masked, "build")
+    assert complaint("run", "--profile", "smoke") == line.format("build, evaluations")
+
+
+def test_a_bad_config_of_an_arm_is_one_line(empty, complaint, monkeypatch):
+    def grid(profile):
+        raise AssertionError(replace(masked.JOINT, n=1.5))
+
+    monkeypatch.setattr(masked, "grid", grid)
+    assert complaint("run", "--profile", "smoke") == "trm: MaskedConfig: n=1.5 must be a whole number ≥ 0\n"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("9m", 540), ("1.5h", 5400), ("90s", 90), ("42", 42), ("0.5", 0.5)])
@@ -263,7 +325,9 @@ def test_an_interruption_is_one_line(complaint, monkeypatch):
 
 def test_an_out_folder_that_cannot_be_is_one_line(empty, complaint, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "file" in complaint("run", "--profile", "smoke", "--device", "cpu", "--out", str(tmp_path / "file"), status=74)
+    run = ("run", "--profile", "smoke", "--device", "cpu", "--out")
+    assert complaint(*run, str(tmp_path / "file")) == f"trm: --out {tmp_path / 'file'} is a file; name a folder\n"
+    assert "file/folder" in complaint(*run, str(tmp_path / "file" / "folder"), status=74)
 
 
 # ---------------------------------------------------------------- params, data, add, verify, bench
@@ -333,7 +397,19 @@ def test_add_counts_and_repeats_harmlessly(empty, record, tmp_path, trm, documen
     assert list(empty.records().values()) == [record]
     (tmp_path / "b.json").write_text(json.dumps({**record, "seconds": 1.0}))
     status, result = document("add", str(tmp_path / "b.json"))
-    assert status == 1 and len(result["refused"]) == 1 and "digest" in result["refused"][0]
+    assert status == 2 and len(result["refused"]) == 1 and "digest" in result["refused"][0]
+
+
+def test_add_takes_what_is_good_and_names_each_bad_file(empty, record, tmp_path, trm):
+    (tmp_path / "good.json").write_text(json.dumps(record))
+    (tmp_path / "cut.json").write_text(json.dumps(record)[:99])
+    (tmp_path / "not.zip").write_text("no archive")
+    bad = [tmp_path / "nowhere.zip", tmp_path / "cut.json", tmp_path, tmp_path / "not.zip"]
+    status, out, err = trm("add", *map(str, bad), str(tmp_path / "good.json"))
+    assert (status, out) == (2, "1 added, 0 known before, 4 refused\n") and list(empty.records().values()) == [record]
+    lines = err.splitlines()
+    assert [line.startswith("trm: refused: ") for line in lines] == [True] * 4
+    assert all(name in line for name, line in zip(("nowhere.zip", "cut.json", str(tmp_path), "not.zip"), lines, strict=True))
 
 
 def edited(store, record, **metrics):
@@ -384,6 +460,27 @@ def test_verify_trains_with_the_records_threads_and_a_diverged_rerun_disagrees(s
     status, rows = document("verify")
     assert status == 1 and rows[0]["agrees"] is False and rows[0]["largest_gap"] is None
     assert seen == [3] and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("metrics", "again", "gap"), [({"mse": 0.5, "who": "me"}, {"mse": 0.5}, 0.0), ({"mse": 0.5, "hits": 3}, {"mse": 0.5, "hits": 4}, 1.0)]
+)
+def test_verify_compares_the_numbers_that_there_are(store_with_run, record, document, monkeypatch, metrics, again, gap):
+    store_with_run.path("masked", key_of(record)).unlink()
+    store_with_run.add({**record, "metrics": metrics})
+    monkeypatch.setattr(verify, "train", lambda *_: [{**record, "metrics": again}])
+    status, (row,) = document("verify")
+    shown = {k: row[k] for k in ("measure", "recorded", "retrained", "largest_gap", "agrees")}
+    first = next(iter(sorted(metrics)))
+    assert shown == {"measure": first, "recorded": metrics[first], "retrained": again[first], "largest_gap": gap, "agrees": gap == 0}
+    assert status == (gap > 0)
+
+
+def test_verify_of_a_record_without_numbers(store_with_run, record, complaint, monkeypatch):
+    store_with_run.path("masked", key_of(record)).unlink()
+    store_with_run.add({**record, "metrics": {"who": "me"}})
+    monkeypatch.setattr(verify, "train", lambda *_: [record])
+    assert complaint("verify") == f"trm: record {key_of(record)} (masked/baseline/0) has no numbers to compare\n"
 
 
 def test_verify_without_records(empty, document, trm):
@@ -437,7 +534,8 @@ def test_a_damaged_record_is_named_and_left_as_it_is(store_with_run, record, com
     assert before != text.encode()
     for words in (("list", "--profile", "smoke"), ("list", "--json"), ("show", record["hash"]), ("verify",)):
         assert str(path) in complaint(*words)
-    trm("run", "baseline", "--profile", "smoke", "--device", "cpu", "--seeds", "0")
+    assert str(path) in complaint("run", "baseline", "--profile", "smoke", "--device", "cpu", "--quiet")
+    assert len(list(path.parent.glob("*.json"))) == 1  # nothing was trained
     queue.work([r for r in masked.grid("smoke") if r.spec.hash == record["hash"]], store_with_run, torch.device("cpu"))
     assert path.read_bytes() == before
     assert not store_with_run.weights(key_of(record)).exists()

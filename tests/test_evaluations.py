@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import smoke_run
+from safetensors.torch import save
 
 from trmlib.errors import TrmError
 from trmlib.evaluate import score_blanks, summarise
@@ -105,6 +106,56 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
     path.write_text(path.read_text().replace('"first": 1', '"first": 2'))
     with pytest.raises(TrmError, match="adaptive.*was edited or damaged"):
         store.evaluations("masked", "adaptive")
+
+
+@pytest.fixture
+def one_run(monkeypatch, tmp_path):
+    """A store with one trained run, the only one of the grid."""
+    store, run = Store(tmp_path / "results", tmp_path / "cache"), smoke_run("joint", seed=0, steps=20)
+    monkeypatch.setattr(masked, "grid", lambda profile: [run] if profile == "smoke" else [])
+    work([run], store, torch_device("cpu"))
+    return store, run
+
+
+def complaint(store):
+    with pytest.raises(TrmError) as e:
+        evaluate(store, profile="smoke", device="cpu", quiet=True)
+    assert "\n" not in str(e.value)
+    return str(e.value), e.value.code
+
+
+def test_an_evaluation_that_fails_is_one_line_that_says_where(one_run, monkeypatch):
+    store, _ = one_run
+    monkeypatch.setattr(evaluations, "wanted", lambda arm, spec: ["broken"])
+    monkeypatch.setitem(evaluations.SINGLE, "broken", lambda task, model: [][task.config.blanks])
+    line = "evaluation broken of masked/joint failed (IndexError: list index out of range; {}, line {}); mend it, then `trm evaluate`"
+    number = evaluations.SINGLE["broken"].__code__.co_firstlineno
+    assert complaint(store) == (line.format(__file__, number), 1)
+    monkeypatch.setitem(evaluations.SINGLE, "broken", lambda task, model: {"not JSON": object()})
+    assert complaint(store)[0].startswith("evaluation broken of masked/joint failed (TypeError: Object of type object is not JSON")
+    monkeypatch.setattr(evaluations, "wanted", lambda arm, spec: spec.nothing)
+    assert complaint(store)[0].startswith(
+        "evaluations.wanted of masked/joint failed (AttributeError: 'Spec' object has no attribute 'nothing'"
+    )
+    monkeypatch.setattr(evaluations, "wanted", lambda arm, spec: ["leak_probe", "nonsense"])
+    assert complaint(store) == ("evaluations.wanted of masked/joint names nonsense, in neither SINGLE nor GROUPED", 2)
+    assert store.evaluations("*", "*") == []
+
+
+def test_a_group_without_seeds_here_is_left_out(one_run, monkeypatch):
+    store, _ = one_run
+    monkeypatch.setattr(evaluations, "wanted", lambda arm, spec: ["adaptive"])
+    monkeypatch.setattr(evaluations, "GROUP_SEEDS", (7,))
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, [])
+
+
+def test_weights_of_another_model_are_named(one_run):
+    store, run = one_run
+    path = store.weights(f"{run.spec.hash}.cpu.fp32")
+    path.write_bytes(save({"w": torch.zeros(2)}))
+    line, code = complaint(store)
+    assert line.startswith(f"weights {path} do not fit the model of their run (Error(s) in loading state_dict for MaskedLM: Missing key(s)")
+    assert line.endswith("; delete the file") and code == 2
 
 
 def test_damaged_weights_are_named(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import smoke_run
 from ipywidgets import IntSlider
 from safetensors.torch import save
 
@@ -246,6 +247,76 @@ def test_keep_holds_what_the_run_is(tmp_path, monkeypatch):
     expected = store.weights(key).read_bytes()
     assert model.head.weight.detach().numpy().tobytes() in expected
     assert solve.CHECKPOINT == "sudoku"
+
+
+def test_a_checkpoint_of_words_solves_no_sudoku():
+    with pytest.raises(TrmError, match="^checkpoint 'masked-joint' is of experiment masked and solves no Sudoku; name one that does$"):
+        solve.solve(np.zeros(81, int), checkpoint="masked-joint")
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch):
+    """A store with two trained runs, and their keys."""
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "kept")
+    store, runs = Store(tmp_path / "results"), [smoke_run("joint", seed=s, steps=1) for s in (0, 1)]
+    monkeypatch.setattr(masked, "grid", lambda profile: runs if profile == "smoke" else [])
+    for run in runs:
+        (record,) = train(masked.Task(run.spec), [run.spec], store)
+        store.add(record | {"arm": run.arm, "profile": run.profile})
+    return store, [f"{r.spec.hash}.cpu.fp32" for r in runs]
+
+
+def test_keep_never_overwrites_the_weights_of_another_run(two_runs):
+    store, (first, second) = two_runs
+    path = checkpoints.keep(store, first, "mine")
+    before = path.read_bytes()
+    assert checkpoints.keep(store, first, "mine") == path and path.read_bytes() == before
+    with pytest.raises(TrmError, match=f"^{path} holds masked/joint/0 \\(run {first[:16]}\\); choose another name$"):
+        checkpoints.keep(store, second, "mine")
+    path.write_bytes(before[:100])
+    with pytest.raises(TrmError, match=f"^checkpoint {path} is damaged"):
+        checkpoints.keep(store, first, "mine")
+    assert path.read_bytes() == before[:100] and checkpoints.names() == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["", "../mine", "a/b", "Mine", "mine.safetensors", "mi ne", "mine\n"])
+def test_keep_takes_names_only(two_runs, tmp_path, name):
+    with pytest.raises(TrmError) as e:
+        checkpoints.keep(two_runs[0], two_runs[1][0], name)
+    assert str(e.value) == f"{name!r} cannot name a checkpoint; use a-z, 0-9, _ and -"
+    assert not list(tmp_path.rglob("mine*"))
+
+
+def test_weights_of_another_model_are_not_kept(two_runs):
+    store, (key, _) = two_runs
+    store.weights(key).write_bytes(save({"w": torch.zeros(2)}))
+    with pytest.raises(TrmError, match=f"^weights {store.weights(key)} do not fit the model of their run"):
+        checkpoints.keep(store, key, "mine")
+    assert checkpoints.names() == []
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ("[]", "is damaged (list indices"),
+        ("[" * 50_000, "is damaged (maximum recursion depth"),
+        ('{"hash": "0"}', ": no grid knows the run 0; keep a checkpoint of another one"),
+        ('{"experiment": "astrology", "seed": 0, "spec": {}}', ": unknown experiment 'astrology'"),
+        ('{"experiment": "masked", "seed": 0, "spec": {"model": 3, "data": {}, "train": {}}}', "is damaged ("),
+        ('{"experiment": "masked", "seed": 0, "spec": {"model": {"n": -1}, "data": {}, "train": {}}}', ": MaskedConfig: n=-1 must be"),
+        (
+            '{"experiment": "masked", "seed": 0, "spec": {"model": {}, "data": {}, "train": {}}}',
+            "is damaged (Error(s) in loading state_dict",
+        ),
+    ],
+)
+def test_a_checkpoint_with_other_contents_is_one_line(two_runs, about, said):
+    path = checkpoints.FOLDER / "mine.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(save({"w": torch.zeros(2)}, {"trm": about}))
+    with pytest.raises(TrmError) as e:
+        checkpoints.load("mine")
+    assert str(e.value).startswith(f"checkpoint {path}") and said in str(e.value) and "\n" not in str(e.value)
 
 
 def test_every_committed_checkpoint_is_whole_and_all_are_small():

@@ -265,13 +265,14 @@ def test_same_weights_give_the_public_codes_numbers(config):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"mixer": "conv"}, "mixer='conv' is unknown; choose one of mlp, attention"),
-        ({"start": "zeros"}, "start='zeros' is unknown; choose one of fixed, random, examples, entries"),
-        ({"loss": "mse"}, "loss='mse' is unknown; choose one of stablemax, softmax"),
-        ({"n": 0}, "n=0 must be at least 1"),
+        ({"mixer": "conv"}, "GridConfig: mixer='conv' is unknown; choose one of mlp, attention"),
+        ({"start": "zeros"}, "GridConfig: start='zeros' is unknown; choose one of fixed, random, examples, entries"),
+        ({"loss": "mse"}, "GridConfig: loss='mse' is unknown; choose one of stablemax, softmax"),
+        ({"n": 0}, "GridConfig: n=0 must be a whole number ≥ 1"),
+        ({"expansion": 0}, "GridConfig: expansion=0 must be a number > 0"),
         ({"mixer": "attention", "d": 100}, "width d=100 must be an even multiple of heads=8 (rotary positions turn pairs)"),
         ({"T_width": 3}, "T_width=3 must lie in 0 … T - 1 = 2"),
-        ({"explore": 1.5}, "explore=1.5 must lie in 0 … 1 and halting=0.5 not be negative"),
+        ({"explore": 1.5}, "GridConfig: explore=1.5 must be a number from 0 to 1"),
     ],
 )
 def test_a_config_that_cannot_be_is_one_clear_line(fields, message):

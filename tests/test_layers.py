@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from trmlib.errors import TrmError
 from trmlib.layers import Attention, Block, Dropout, gather
 
 D, HEADS = 24, 4
@@ -75,7 +76,7 @@ def test_attention_starts_like_multihead_attention():
 
 @pytest.mark.parametrize("layer", [Attention, Block])
 def test_width_must_be_a_multiple_of_heads(layer):
-    with pytest.raises(ValueError, match="^width d=25 must be a multiple of heads=4$"):
+    with pytest.raises(TrmError, match="^width d=25 must be a multiple of heads=4$"):
         layer(25, 4)
 
 

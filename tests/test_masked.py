@@ -259,10 +259,17 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("sees", "some", "sees='some' is unknown; choose one of joint, self, random, context, window, all"),
-        ("loss_passes", "first", "loss_passes='first' is unknown; choose last or every"),
-        ("passes", -1, "passes=-1 must be ≥ 0 and context_blocks=2 ≥ 1"),
-        ("context_blocks", 0, "passes=3 must be ≥ 0 and context_blocks=0 ≥ 1"),
+        ("sees", "some", "MaskedConfig: sees='some' is unknown; choose one of joint, self, random, context, window, all"),
+        ("loss_passes", "first", "MaskedConfig: loss_passes='first' is unknown; choose one of last, every"),
+        ("passes", -1, "MaskedConfig: passes=-1 must be a whole number ≥ 0"),
+        ("passes", 1.5, "MaskedConfig: passes=1.5 must be a whole number ≥ 0"),
+        ("passes", True, "MaskedConfig: passes=True must be a whole number ≥ 0"),
+        ("context_blocks", 0, "MaskedConfig: context_blocks=0 must be a whole number ≥ 1"),
+        ("n", -1, "MaskedConfig: n=-1 must be a whole number ≥ 0"),
+        ("samples", 0, "MaskedConfig: samples=0 must be a whole number ≥ 1"),
+        ("dropout", 1, "MaskedConfig: dropout=1 must be a number from 0 to below 0.999"),
+        ("tied", 1, "MaskedConfig: tied=1 must be True or False"),
+        ("heads", 3, "width d=16 must be a multiple of heads=3"),
     ],
 )
 def test_bad_config_is_one_line(field, value, message):

@@ -309,9 +309,9 @@ def test_a_final_record_holds_the_map_over_passes_and_groups():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"context_blocks": 0}, "passes=3 must be ≥ 0 and context_blocks=0 ≥ 1"),
-        ({"state": "words"}, "state='words' is unknown; choose one of latent, tokens"),
-        ({"samples": 0}, "K=0 samples: at least 1 is needed"),
+        ({"context_blocks": 0}, "MaskedConfig: context_blocks=0 must be a whole number ≥ 1"),
+        ({"state": "words"}, "MaskedConfig: state='words' is unknown; choose one of latent, tokens"),
+        ({"samples": 0}, "MaskedConfig: samples=0 must be a whole number ≥ 1"),
         ({"passes": 0, "samples": 2}, "random starts, latent updates and random numbers of passes need passes ≥ 1"),
         ({"sees": "self", "n": 2}, "sees='self' goes with samples=1, n=0 and state='latent'"),
         ({"tied": False, "n": 2}, "latent updates and random numbers of passes need tied=True"),

@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from trmlib.errors import TrmError
 from trmlib.models.chunk import ChunkConfig, ChunkLM, slot_nll
 from trmlib.probe import alignment, by_refinement, dependency, leaks, refinement_gradients, residual_growth
 
@@ -52,6 +55,37 @@ def test_looking_ahead_is_a_leak_for_both_kinds():
     matrix[0, 2], matrix[2, 0] = 0.3, 0.1
     assert leaks(matrix) == [(0, 2, 0.3), (2, 0, 0.1)]
     assert leaks(matrix, "autoregressive") == [(0, 2, 0.3)]
+
+
+def test_what_says_nothing_of_leaks_is_refused():
+    for matrix, kind, message in [
+        (np.zeros((M, M)), "causal", "kind='causal' is unknown; choose one of parallel, autoregressive"),
+        (np.full((M, M), math.nan), "parallel", "a dependency matrix of shape (3, 3) with 9 non-finite entries says nothing of leaks"),
+        ([[0.0, None], [0.0, 0.0]], "parallel", "a dependency matrix of shape (2, 2) with 1 non-finite entries says nothing of leaks"),
+        (np.zeros((0, 0)), "parallel", "a dependency matrix of shape (0, 0) with 0 non-finite entries says nothing of leaks"),
+    ]:
+        with pytest.raises(TrmError) as e:
+            leaks(matrix, kind)
+        assert str(e.value) == message
+    with pytest.raises(TrmError, match="with 9 non-finite entries says nothing"):
+        leaks(dependency(lambda t: torch.full((len(t), M, VOCAB), math.nan), TARGETS, VOCAB))
+
+
+def test_a_probe_that_replaces_no_word_is_refused():
+    for trials, vocab in ((0, VOCAB), (4, 1)):
+        with pytest.raises(TrmError, match=f"^trials={trials} must be at least 1, and vocab={vocab} at least 2: no word would be replaced"):
+            dependency(certain, TARGETS, vocab, trials)
+
+
+def test_a_model_in_training_is_refused():
+    model, tokens = chunk_model(), torch.randint(VOCAB, (5, 6), generator=torch.Generator().manual_seed(1))
+    for layer in model.modules():
+        layer.p = 0.5  # of dropout layers
+    predict = lambda t: model(torch.cat([tokens[:, :4], t], 1))[0]  # noqa: E731
+    assert leaks(dependency(predict, tokens[:, 4:], VOCAB)) == []
+    with pytest.raises(TrmError, match="^two predictions for the same targets differ: call model.eval"):
+        model.train()
+        dependency(predict, tokens[:, 4:], VOCAB)
 
 
 def test_alignment_by_hand():

@@ -321,10 +321,10 @@ def test_a_contradicting_record_is_refused_and_the_others_are_added(commanded, r
         z.writestr("records/masked/a.json", signed(record, metrics={**record["metrics"], "nll_b": 0.5}))
         z.writestr("records/masked/b.json", new)
         z.writestr("records/masked/c.json", signed(record, seconds=1.5, commit="another"))  # the same numbers, from elsewhere
-    assert cli.main(["add", str(tmp_path / "records.zip")]) == 1
-    out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 and "refused" in out[0] and key_of(record) in out[0]
-    assert out[1] == "1 added, 1 known before, 1 refused"
+    assert cli.main(["add", str(tmp_path / "records.zip")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "1 added, 1 known before, 1 refused\n"
+    assert err.startswith("trm: refused: ") and err.count("\n") == 1 and key_of(record) in err
     assert path.read_bytes() == before
     assert len(commanded.records()) == 2
 
@@ -642,6 +642,26 @@ def test_an_evaluation_that_fails_keeps_nothing_from_the_pack(commanded, record,
     assert capsys.readouterr().err == "trm: weights x are damaged\n"
     with zipfile.ZipFile(out / "records.zip") as z:
         assert z.namelist() == [f"records/masked/{key_of(record)}.json"]
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, ZeroDivisionError])
+def test_whatever_ends_an_evaluation_the_pack_is_made(commanded, record, tmp_path, monkeypatch, trouble):
+    def fail(*_):
+        raise trouble
+
+    commanded.add(record)
+    monkeypatch.setattr(queue, "evaluate", fail)
+    fake_worker(tmp_path, monkeypatch, f"""echo '{{"event": "recorded", "key": "{key_of(record)}"}}'""")
+    with pytest.raises(trouble):
+        queue.drain(["joint"], "smoke", "cpu", workers=1, out=tmp_path / "out", quiet=True)
+    with zipfile.ZipFile(tmp_path / "out" / "records.zip") as z:
+        assert z.namelist() == [f"records/masked/{key_of(record)}.json"]
+
+
+def test_a_worker_that_fails_of_an_error_says_so(commanded, tmp_path, monkeypatch, capsys):
+    fake_worker(tmp_path, monkeypatch, "exit 1")
+    assert cli.main(["run", "joint", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet"]) == 1
+    assert capsys.readouterr().err == "trm: a worker died (exit status 1); the error above says of what\n"
 
 
 def test_workers_get_the_job_and_one_thread_each(commanded, tmp_path, monkeypatch):

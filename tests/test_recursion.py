@@ -104,6 +104,11 @@ def test_with_grad_outside_its_range_is_refused(net, xyz, with_grad):
         deep_recursion(net, *xyz, 2, 3, with_grad)
 
 
+def test_fewer_than_no_updates_are_refused(net, xyz):
+    with pytest.raises(ValueError, match="^n must be ≥ 0, got -1$"):
+        deep_recursion(net, *xyz, -1, 3)
+
+
 def test_refine_returns_every_state_and_counts_passes_from_zero():
     assert refine(lambda y, k: 10 * y + k, 7, 3) == [7, 70, 701, 7012]
     assert refine(None, 7, 0) == [7]

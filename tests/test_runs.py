@@ -48,10 +48,10 @@ def a_record(**changes):
     return record | changes
 
 
-def error(function, *args):
+def error(function, *args, **fields):
     """The one line of a TrmError."""
     with pytest.raises(TrmError) as e:
-        function(*args)
+        function(*args, **fields)
     assert "\n" not in str(e.value)
     return str(e.value)
 
@@ -108,6 +108,32 @@ def test_a_field_without_default_is_always_named():
 
     assert Spec("e", Config(1), Config(2, 4), TrainConfig(), 0).as_dict()["model"] == {"needed": 1}
     assert Spec("e", Config(1), Config(2, 4), TrainConfig(), 0).as_dict()["data"] == {"needed": 2, "wished": 4}
+
+
+@pytest.mark.parametrize(
+    "fields, wrong",
+    [
+        ({"steps": 0}, "steps=0 must be a whole number ≥ 1"),
+        ({"steps": 1e3}, "steps=1000.0 must be a whole number ≥ 1"),
+        ({"lr": 0}, "lr=0 must be a number > 0"),
+        ({"lr": float("nan")}, "lr=nan must be a number > 0"),
+        ({"lr": "fast"}, "lr='fast' must be a number > 0"),
+        ({"warmup": -1}, "warmup=-1 must be a whole number ≥ 0"),
+        ({"clip": -1}, "clip=-1 must be a number ≥ 0"),
+        ({"ema": 2}, "ema=2 must be a number from 0 to below 1"),
+        ({"decay_to": -1}, "decay_to=-1 must be a number from 0 to 1"),
+        ({"eval_every": 0}, "eval_every=0 must be a whole number ≥ 1"),
+        ({"weights": "fp8"}, "weights='fp8' is unknown; choose one of fp32, bf16, fp16"),
+        ({"optimizer": None}, "optimizer=None is unknown; choose one of adamw, muon"),
+    ],
+)
+def test_a_training_that_cannot_be_is_one_line(fields, wrong):
+    assert error(TrainConfig, **fields) == f"TrainConfig: {wrong}"
+
+
+def test_a_seed_is_a_whole_number():
+    for seed in (-1, 0.5, None):
+        assert error(replace, smoke_run("joint").spec, seed=seed) == f"Spec: seed={seed} must be a whole number ≥ 0"
 
 
 def test_arm_profile_and_priority_are_no_part_of_the_hash():
@@ -207,6 +233,11 @@ def test_a_truncated_record_is_refused(store, written, keep):
     line = error(store.load, written)
     assert line.startswith(f"record {written} is truncated or not JSON (")
     assert line.endswith("); restore it (git checkout) or move it away")
+
+
+def test_a_record_nested_too_deep_is_refused(store, written):
+    written.write_text(written.read_text()[:-2] + ', "x": ' + "[" * 50_000 + "]" * 50_000 + "}")
+    assert error(store.load, written).startswith(f"record {written} is truncated or not JSON (maximum recursion depth")
 
 
 def test_bytes_that_are_no_text_are_refused(store, written):

@@ -158,6 +158,7 @@ def test_crossed_errors():
         (d, d, [1, 1, 1], "weights must be 4 non-negative numbers"),
         (d, d, [1, 0, 0, 0], "at least 2 of them positive"),
         (d, d, [1, 1, 1, -1], "non-negative"),
+        (d, d, [1, 1, 1, np.nan], "non-negative"),
     ]:
         with pytest.raises(TrmError, match=message):
             stats.crossed(a, b, w)

@@ -537,6 +537,8 @@ def test_solve_goes_pass_by_pass_as_the_model_does(kept, capsys):
         ("12", "the puzzle has 2 cells, expected 81 (9×9), 36 (6×6) or 16 (4×4)"),
         ("11" + "." * 14, "the puzzle breaks a rule: 1 stands 2 times in row 1"),
         ("." * 16, "the puzzle has more than one solution: "),
+        ("x" + "." * 15, "the puzzle has 'x' at row 1, column 1; use 1 … 4"),
+        ("puzzles/hard.csv", "there is no file 'puzzles/hard.csv', and a puzzle is 81 characters: digits, and . or 0 for a blank"),
         ("." * 36, "the puzzle has more than one solution: "),
     ],
 )

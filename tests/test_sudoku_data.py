@@ -490,7 +490,7 @@ def test_the_stand_in_without_a_file_says_where_to_put_it():
 
 
 def test_impossible_configs_are_refused():
-    assert error(SudokuConfig, "easy-4", 0) == "train=0 and tune=1000 must be at least 1, test=1000 at least 0"
+    assert error(SudokuConfig, "easy-4", 0) == "SudokuConfig: train=0 must be a whole number ≥ 1"
     assert error(SudokuConfig, "easy-4", 10, 10, 0) == "test=0 means all puzzles, and easy-4 has no end; say how many"
     assert error(load, SudokuConfig("sudoku-soft")).startswith("unknown corpus 'sudoku-soft'; known: ")
 

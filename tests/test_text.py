@@ -178,6 +178,16 @@ def test_fixed_set_is_fixed_and_its_parts_split_by_article():
     assert not same(f.batch, fixed_set(source, c, seed=1).batch)
 
 
+@pytest.mark.parametrize(
+    "lengths, said",
+    [([], "0 words in 0 articles"), ([5], "5 words in 1 articles"), ([40], "40 words in 1 articles"), ([40, 7], "47 words in 2 articles")],
+)
+def test_a_text_without_windows_for_both_parts_is_one_line(lengths, said):
+    with pytest.raises(TrmError) as e:
+        fixed_set(numbered(*lengths), BlanksConfig(vocab=200, context=8))
+    assert str(e.value) == f"a text of {said} is too short: parts A and B need an article of 8 words each"
+
+
 def test_show_some_keeps_that_many_blanks_and_restores_the_others():
     c = BlanksConfig(vocab=300, context=12, blanks=4)
     b = {k: v[0] for k, v in random_batches(numbered(200), c, 50, 1, 0).items()}
@@ -203,6 +213,8 @@ def test_show_some_keeps_that_many_blanks_and_restores_the_others():
         ({"context": 3, "blanks": 2}, "2 blanks do not fit into the 1 inner positions of a 3-word window"),
         ({"min_blanks": 3}, "min_blanks must lie in 0 … blanks=2, got 3"),
         ({"min_blanks": -1}, "min_blanks must lie in 0 … blanks=2, got -1"),
+        ({"noisy_batches": 0}, "BlanksConfig: noisy_batches=0 must be a whole number ≥ 1"),
+        ({"vocab": 5e3}, "BlanksConfig: vocab=5000.0 must be a whole number ≥ 1"),
     ],
 )
 def test_blanks_that_do_not_fit_are_one_line(fields, message):

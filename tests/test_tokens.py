@@ -31,10 +31,10 @@ def corpus(tmp_path, monkeypatch):
     tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
 
 
-def error(function, *args):
+def error(function, *args, **fields):
     """The one line of a TrmError."""
     with pytest.raises(TrmError) as e:
-        function(*args)
+        function(*args, **fields)
     assert "\n" not in str(e.value)
     return str(e.value)
 
@@ -115,7 +115,10 @@ def test_fingerprint_does_not_hang_on_the_order_of_lines():
     assert a.text() != b.text()
 
 
-@pytest.mark.parametrize("damage", ["short", "changed", "gone", "header", "articles"])
+ARTICLES = {"no list": "none", "no articles": [], "articles below zero": [-1, 3], "falling articles": [5, 2], "articles beyond": [0, 10**6]}
+
+
+@pytest.mark.parametrize("damage", ["short", "changed", "gone", "header", *ARTICLES])
 def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
     tokens.load("tiny", "train", "words", 8)
     path = tokens.folder() / "tiny.train.words-8.bin"
@@ -124,9 +127,9 @@ def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
         path.unlink()
     elif damage == "header":
         path.with_suffix(".json").write_text("{")
-    elif damage == "articles":
+    elif damage in ARTICLES:
         header = path.with_suffix(".json")
-        header.write_text(json.dumps({**json.loads(header.read_text()), "articles": "none"}))
+        header.write_text(json.dumps({**json.loads(header.read_text()), "articles": ARTICLES[damage]}))
     else:
         path.write_bytes(raw[:-1] if damage == "short" else raw[:-1] + bytes([raw[-1] ^ 1]))
     tokens.load.cache_clear()
@@ -155,7 +158,7 @@ def test_a_damaged_byte_pair_model_says_so(corpus):
 
 @pytest.mark.parametrize("field", ["restart", "unused_rows", "tokens"])
 def test_counts_below_zero_are_refused(field):
-    assert "must be ≥ 0" in error(lambda: tokens.TokensConfig(**{field: -5}))
+    assert error(TokensConfig, **{field: -5}) == f"TokensConfig: {field}=-5 must be a whole number ≥ 0"
 
 
 def test_bad_vocabularies(corpus):
@@ -166,11 +169,13 @@ def test_bad_vocabularies(corpus):
 
 
 def test_bad_configs():
-    assert error(TokensConfig, "x", "letters") == "tokeniser 'letters' is unknown; choose one of words, lower, pieces"
-    with pytest.raises(TrmError, match="^order 'random' is unknown; choose one of shuffled, sequential$"):
-        TokensConfig(order="random")
-    with pytest.raises(TrmError, match=r"^chunk=5 must lie in 1 … context=4 and stride=1 must be ≥ 1$"):
-        TokensConfig(context=4, chunk=5)
+    assert error(TokensConfig, "x", "letters") == "TokensConfig: tokeniser='letters' is unknown; choose one of words, lower, pieces"
+    for fields, message in [
+        ({"order": "random"}, "TokensConfig: order='random' is unknown; choose one of shuffled, sequential"),
+        ({"stride": 0}, "TokensConfig: stride=0 must be a whole number ≥ 1"),
+        ({"context": 4, "chunk": 5}, "chunk=5 must lie in 1 … context=4"),
+    ]:
+        assert error(TokensConfig, **fields) == message
 
 
 def text(n):
@@ -182,6 +187,8 @@ def test_a_text_shorter_than_a_window():
     expected = "a text of 9 tokens is too short for windows of 8 + 2"
     assert error(tokens.window_count, text(9), c) == expected and error(tokens.fixed_windows, text(9), c) == expected
     assert tokens.window_count(text(10), c) == 1
+    whole = tokens.Tokens(np.arange(20, dtype=np.uint16), np.array([0]), 20, "")
+    assert error(tokens.fixed_windows, whole, c) == "a text of 20 tokens in 1 articles is too short: parts A and B need a window each"
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 1000])

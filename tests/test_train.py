@@ -1,6 +1,7 @@
 """The training loop: same numbers every time, resumed or not, and the arithmetic of PyTorch's own optimiser."""
 
 import copy
+import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -174,7 +175,17 @@ def test_a_distant_deadline_changes_nothing(tmp_path):
     assert numbers(late) == numbers(plain)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "noise", "another model", "without moments"])
+OTHER_CONTENTS = {  # damage → (dtypes of tensors, fields) in place of the checkpoint's
+    "moments of whole numbers": ({"m": torch.int64}, {}),
+    "steps that are none": ({}, {"done": "some"}),
+    "steps below zero": ({}, {"done": -3}),
+    "curves of two runs": ({}, {"curves": [[], []]}),
+    "points that are none": ({}, {"curves": [[1, 2]]}),
+    "failures that are none": ({}, {"failed": [1]}),
+}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "noise", "another model", "without moments", *OTHER_CONTENTS])
 def test_a_damaged_checkpoint_is_one_line(tmp_path, store, damage):
     spec = linear_spec()
     assert train(Linear(), [spec], store, deadline=0) is None
@@ -187,6 +198,11 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, store, damage):
     elif damage == "without moments":
         with safe_open(path, "pt") as f:
             path.write_bytes(save({"w": f.get_tensor("w")}, f.metadata()))
+    elif damage in OTHER_CONTENTS:
+        with safe_open(path, "pt") as f:
+            tensors, meta = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["trm"])
+        kinds, fields = OTHER_CONTENTS[damage]
+        path.write_bytes(save({k: v.to(kinds.get(k, v.dtype)) for k, v in tensors.items()}, {"trm": json.dumps(meta | fields)}))
     else:
         path.write_bytes({"cut off": whole[:-10], "empty": b"", "noise": bytes(300)}[damage])
     with pytest.raises(TrmError) as e:
@@ -195,6 +211,14 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, store, damage):
     assert str(e.value).endswith("; delete it to train this run from the start")
     path.unlink()
     assert train(Linear(), [spec], store)[0]["status"] == "recorded"
+
+
+def test_a_checkpoint_without_the_state_of_a_task_that_has_one_is_refused(store):
+    spec, task = linear_spec(), Linear()
+    assert train(task, [spec], store, deadline=0) is None
+    task.persists = True
+    with pytest.raises(TrmError, match="is damaged \\(no state of the task\\); delete it to train this run from the start$"):
+        train(task, [spec], store)
 
 
 # Several seeds at once

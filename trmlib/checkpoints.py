@@ -1,6 +1,7 @@
 """Small trained models that are committed under data/checkpoints/, for those who want to use one without training it."""
 
 import json
+from textwrap import shorten
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,14 +11,17 @@ from trmlib.data.sequences import Characters, SequenceConfig, ids
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
 from trmlib.models.chunk import ChunkLM
-from trmlib.reevaluate import weights
-from trmlib.runs import REPOSITORY, Spec, write_atomically
+from trmlib.reevaluate import loaded, weights
+from trmlib.runs import NAME, REPOSITORY, Spec, write_atomically
 
 FOLDER = REPOSITORY / "data" / "checkpoints"
 
 
 def keep(store, key, name):
-    """Copy a run's trained weights from the cache into data/checkpoints/`name`.safetensors, with what the run is; returns the path."""
+    """Copy a run's trained weights from the cache into data/checkpoints/`name`.safetensors, with what the run is; returns the path.
+    The weights of another run are never overwritten."""
+    if not NAME.fullmatch(name):
+        raise TrmError(f"{name!r} cannot name a checkpoint; use a-z, 0-9, _ and -")
     path, target = store.weights(key), FOLDER / f"{name}.safetensors"
     if not path.exists():
         raise TrmError(f"the weights of run {key} are not in the cache ({path}); train it here first (`trm run`)")
@@ -25,7 +29,11 @@ def keep(store, key, name):
     if record is None:
         raise TrmError(f"run {key} has no record; `trm list` names the runs")
     about = {k: record[k] for k in ("hash", "experiment", "arm", "profile", "seed", "metrics", "steps", "spec")}
-    task = module(record["experiment"]).Task(run_of(record["hash"]).spec)
+    if target.exists() and any((held := load(name)[2])[k] != about[k] for k in ("hash", "metrics")):
+        raise TrmError(f"{target} holds {held['experiment']}/{held['arm']}/{held['seed']} (run {held['hash']}); choose another name")
+    m = module(record["experiment"])
+    task = m.Task(run_of(record["hash"]).spec)
+    loaded(m.evaluations, task, path)  # weights that do not fit are refused
     if words := getattr(task, "vocab", None):
         about["words"] = list(words)  # a model of words says nothing without them
     elif isinstance(text := getattr(task, "text", None), Characters):  # nor one of characters; and it reads something before a short prompt
@@ -70,8 +78,10 @@ def load(name):
         torch.manual_seed(0)
         model = build(spec, about)
         model.load_state_dict(tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise TrmError(f"checkpoint {path} is damaged ({str(e).splitlines()[0]}); restore it (git checkout)") from None
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError, StopIteration) as e:
+        raise TrmError(f"checkpoint {path} is damaged ({shorten(str(e), 200)}); restore it (git checkout)") from None
+    except TrmError as e:
+        raise TrmError(f"checkpoint {path}: {e}", e.code) from None
     return model.eval(), spec, about
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+from textwrap import shorten
 
 import torch
 
@@ -102,12 +103,13 @@ def parser():
     c = command("add", "merge records and checkpoints that another machine brought", json=True)
     c.add_argument("files", nargs="+", metavar="FILE")
 
+    run = "hash, key of a record (hash.device.precision), the beginning of either, arm/seed or experiment/arm/seed"
     c = command("show", "one run: its spec, numbers and costs", json=True)
-    c.add_argument("run", metavar="RUN", help="hash (or its beginning), or arm/seed")
+    c.add_argument("run", metavar="RUN", help=run)
     c.add_argument("--profile", default="full", choices=PROFILES)
 
     c = command("keep", "keep a trained run's weights in data/checkpoints/")
-    c.add_argument("run", metavar="RUN", help="key of its record: hash.device.precision, or experiment/arm/seed")
+    c.add_argument("run", metavar="RUN", help=run)
     c.add_argument("name", metavar="NAME", help="name of the checkpoint")
     c.add_argument("--profile", default="full", choices=PROFILES)
 
@@ -191,25 +193,32 @@ def do_evaluate(args):
 
 def do_add(args):
     result = queue.add(args.files, Store())
-    emit(args, result, "\n".join([*(f"refused: {r}" for r in result["refused"]),
-                                  f"{len(result['added'])} added, {len(result['known'])} known before, {len(result['refused'])} refused"]))  # fmt: skip
-    return 1 if result["refused"] else 0
+    emit(args, result, f"{len(result['added'])} added, {len(result['known'])} known before, {len(result['refused'])} refused")
+    for reason in [] if args.json else result["refused"]:
+        print(f"trm: refused: {reason}", file=sys.stderr)
+    return 2 if result["refused"] else 0
+
+
+def recorded(name, profile):
+    """The records {key: record} of a run named as RUN says."""
+    named = lambda r: (f"{r.arm}/{r.spec.seed}", f"{r.spec.experiment}/{r.arm}/{r.spec.seed}")  # noqa: E731
+    hashes = {r.spec.hash for r in grid(profile) if name in named(r)}
+    found = {k: r for k, r in Store().records().items() if r["hash"] in hashes or (name and k.startswith(name))}
+    if not found:
+        raise TrmError(f"no record of run {name!r} at profile {profile}; `trm list` names the runs (a run has a record once it is trained)")
+    return found
 
 
 def do_show(args):
-    named = lambda r: r["profile"] == args.profile and f"{r['arm']}/{r['seed']}" == args.run  # noqa: E731
-    found = [r for r in Store().records().values() if named(r) or (args.run and r["hash"].startswith(args.run))]
-    if not found:
-        raise TrmError(f"no record of run {args.run!r}; `trm list` names the runs (a run is shown once it is recorded)")
+    found = list(recorded(args.run, args.profile).values())
     emit(args, found, "\n\n".join(map(show_record, found)))
 
 
 def do_keep(args):
-    named = lambda r: r["profile"] == args.profile and f"{r['experiment']}/{r['arm']}/{r['seed']}" == args.run  # noqa: E731
-    keys = [k for k, r in Store().records().items() if k == args.run or named(r)]
-    if len(keys) != 1:
-        raise TrmError(f"{len(keys)} records are of run {args.run!r} ({args.profile}); name one by its key, hash.device.precision")
-    print(f"kept {checkpoints.keep(Store(), keys[0], args.name)}")
+    found = recorded(args.run, args.profile)
+    if len(found) > 1:
+        raise TrmError(f"{len(found)} records are of run {args.run!r}: {shorten(', '.join(found), 200)}; name one by its key")
+    print(f"kept {checkpoints.keep(Store(), *found, args.name)}")
 
 
 def do_solve(args):

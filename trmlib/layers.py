@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch._C._functorch import is_batchedtensor
 
+from trmlib.errors import TrmError
+
 
 class Dropout(nn.Module):
     """nn.Dropout with its rate rounded to 1/65536 and, on a CPU, a fifth of its cost: one 64-bit draw
@@ -17,7 +19,7 @@ class Dropout(nn.Module):
     def __init__(self, p=0.0):
         super().__init__()
         if not 0 <= p < 0.999:
-            raise ValueError(f"dropout rate must lie in 0 … 0.999, got {p}")
+            raise TrmError(f"dropout rate must lie in 0 … 0.999, got {p}")
         self.p = p
 
     def forward(self, x):
@@ -37,7 +39,7 @@ class Attention(nn.Module):
     def __init__(self, d, heads, dropout=0.0):
         super().__init__()
         if d % heads:
-            raise ValueError(f"width d={d} must be a multiple of heads={heads}")
+            raise TrmError(f"width d={d} must be a multiple of heads={heads}")
         self.heads = heads
         self.qkv = nn.Linear(d, 3 * d)
         self.out = nn.Linear(d, d)

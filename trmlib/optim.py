@@ -13,8 +13,6 @@ def optimizer_of(t, weights):
     """The optimiser of a `TrainConfig` for `train.Weights`."""
     if t.optimizer == "adamw":
         return torch.optim.AdamW([weights.w], lr=t.lr, betas=(0.9, t.beta2), weight_decay=t.weight_decay, fused=True)
-    if t.optimizer != "muon":
-        raise TrmError(f"optimizer={t.optimizer!r} is unknown; choose one of adamw, muon")
     hidden = getattr(weights.model, "hidden_matrices", None)
     if hidden is None:
         raise TrmError(f"optimizer='muon' needs a model that names its hidden matrices; {type(weights.model).__name__} does not")

@@ -13,7 +13,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from trmlib.errors import TrmError
 from trmlib.models.chunk import slot_nll
+
+TOLERANCE = 1e-6  # of a total variation distance: rounding
 
 
 @torch.no_grad()
@@ -23,11 +26,15 @@ def dependency(predict, targets, vocab, trials=4, seed=0):
     predict   function of target words (b, m) → logits (b, m, vocab); it puts the targets wherever the
               model under test would see them (inputs, warm starts) and must be deterministic
     targets   the true words (b, m)
-    trials    replacement words tried for every slot
+    trials    replacement words tried for every slot, at least 1
     Entry [i, j]: mean over examples and trials of the total variation distance, in 0 … 1, between the
     predictions of slot i before and after the target of slot j was replaced."""
+    if trials < 1 or vocab < 2:
+        raise TrmError(f"trials={trials} must be at least 1, and vocab={vocab} at least 2: no word would be replaced by another")
     generator = torch.Generator().manual_seed(seed)
     before, m = predict(targets).softmax(-1), targets.shape[1]
+    if (predict(targets).softmax(-1) - before).abs().max() > TOLERANCE:
+        raise TrmError("two predictions for the same targets differ: call model.eval() first, or draw the same noise each time")
     matrix = np.zeros((m, m))
     for j in range(m):
         for _ in range(trials):
@@ -39,8 +46,15 @@ def dependency(predict, targets, vocab, trials=4, seed=0):
     return matrix
 
 
-def leaks(matrix, kind="parallel", tolerance=1e-6):
+def leaks(matrix, kind="parallel", tolerance=TOLERANCE):
     """The entries [(i, j, value)] that a predictor of this kind (parallel, autoregressive) must not have."""
+    matrix = np.asarray(matrix, float)
+    if kind not in ("parallel", "autoregressive"):
+        raise TrmError(f"kind={kind!r} is unknown; choose one of parallel, autoregressive")
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        raise TrmError(
+            f"a dependency matrix of shape {matrix.shape} with {(~np.isfinite(matrix)).sum()} non-finite entries says nothing of leaks"
+        )
     allowed = np.tril(np.ones_like(matrix), -1) if kind == "autoregressive" else np.zeros_like(matrix)
     return [(int(i), int(j), float(matrix[i, j])) for i, j in np.argwhere((matrix > tolerance) & (allowed == 0))]
 

@@ -101,10 +101,15 @@ def drain(
     kind = device_info(device)["kind"]
     runs = select(profile, patterns, seeds)
     todo = pending(runs if patterns else affordable(runs, device), store, kind, precision)
+    for r in runs:
+        if (path := store.path(r.spec.experiment, f"{r.spec.hash}.{kind}.{precision}")).exists():
+            store.load(path)  # a damaged record is no record
     workers = workers or (1 if device.type == "cuda" else os.cpu_count())
     at_once = at_once or (8 if device.type == "cuda" else 1)
     workers = max(1, min(workers, math.ceil(len(todo) / at_once)))
     if out is not None:
+        if Path(out).exists() and not Path(out).is_dir():
+            raise TrmError(f"--out {out} is a file; name a folder")
         Path(out).mkdir(parents=True, exist_ok=True)
     job = {"profile": profile, "hashes": [r.spec.hash for r in todo], "device": str(device), "precision": precision, "at_once": at_once,
            "budget": None if budget is None else max(0.0, budget - RESERVE), "compiled": compiled, "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
@@ -112,10 +117,11 @@ def drain(
     keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
     try:
         evaluate(store, patterns, profile, device, precision, deadline, quiet)
-    except TrmError as e:  # what is recorded is packed all the same
+    except TrmError as e:
         problems.append(e)
-    if out is not None:
-        pack(store, keys, evaluation_files(store) - before, out)
+    finally:  # what is recorded is packed all the same
+        if out is not None:
+            pack(store, keys, evaluation_files(store) - before, out)
     if problems:
         raise problems[0]
     return keys
@@ -176,7 +182,8 @@ def supervise(job, workers, todo, quiet):
         bar.close()
     crashed = [p.returncode for p in processes if p.returncode not in (0, 2, 74)]
     if crashed and not problems:
-        problems.append(TrmError(f"a worker died (exit status {crashed[0]}); `trm run` again goes on from its checkpoint", 1))
+        remedy = "`trm run` again goes on from its checkpoint" if crashed[0] < 0 else "the error above says of what"
+        problems.append(TrmError(f"a worker died (exit status {crashed[0]}); {remedy}", 1))
     return keys, problems
 
 
@@ -237,7 +244,7 @@ def add(files, store):
     Returns {"added": [...], "known": [...], "refused": [reasons]}. Nothing in a file is trusted: names are
     matched, sizes bounded, contents checked, and the store alone decides where a thing is written."""
     result = {"added": [], "known": [], "refused": []}
-    for name, data in contents(files):
+    for name, data in contents(files, result["refused"]):
         try:
             record = re.fullmatch(r"records/([a-z0-9_-]+)/[^/]+\.json", name)
             evaluation = re.fullmatch(r"evaluations/[a-z0-9_-]+/[^/]+\.json", name)
@@ -258,8 +265,8 @@ def add(files, store):
     return result
 
 
-def contents(files):
-    """(name, bytes) of everything in the given files, sizes bounded."""
+def contents(files, refused):
+    """(name, bytes) of everything in the given files, sizes bounded; why a file is not read is added to `refused`."""
     parts = {}
     for file in map(Path, files):
         part = re.fullmatch(r"checkpoints\.zip\.(\d{1,3})of(\d{1,3})", file.name)
@@ -267,20 +274,25 @@ def contents(files):
             if file.stat().st_size > LARGEST_CHECKPOINT:
                 raise TrmError(f"{file} is larger than any pack; not read")
             data = file.read_bytes()
+            if part:
+                parts.setdefault((file.parent, int(part[2])), {})[int(part[1])] = data
+            elif file.suffix == ".json":
+                kind = "evaluations" if b'"runs":' in data else "records"
+                yield f"{kind}/single/{file.name}", data
+            else:
+                yield from unzip(file.name, data)
+        except TrmError as e:
+            refused.append(str(e))
         except OSError as e:
-            raise TrmError(f"cannot read {file}: {e.strerror}") from None
-        if part:
-            parts.setdefault((file.parent, int(part[2])), {})[int(part[1])] = data
-        elif file.suffix == ".json":
-            kind = "evaluations" if b'"runs":' in data else "records"
-            yield f"{kind}/single/{file.name}", data
-        else:
-            yield from unzip(file.name, data)
-    for (_, n), found in parts.items():
+            refused.append(f"cannot read {file}: {e.strerror}")
+    for (folder, n), found in parts.items():
         missing = [f"checkpoints.zip.{i}of{n}" for i in range(1, n + 1) if i not in found]
-        if missing:
-            raise TrmError(f"parts of a pack are missing: {', '.join(missing)}; give all of them at once")
-        yield from unzip("checkpoints.zip", b"".join(found[i] for i in range(1, n + 1)))
+        try:
+            if missing:
+                raise TrmError(f"parts of a pack in {folder} are missing: {', '.join(missing)}; give all of them at once")
+            yield from unzip("checkpoints.zip", b"".join(found[i] for i in range(1, n + 1)))
+        except TrmError as e:
+            refused.append(str(e))
 
 
 def unzip(name, data):

@@ -17,6 +17,8 @@ def latent_recursion(net, x, y, z, n, with_grad=None):
     """Update z `n` times from (x, y, z), then y once from (y, z): n + 1 calls of `net`.
 
     With `with_grad`, only the last so many updates of z, and the one of y, carry gradient."""
+    if n < 0:
+        raise ValueError(f"n must be ≥ 0, got {n}")
     free = 0 if with_grad is None else max(0, n - with_grad)
     with torch.no_grad():
         for _ in range(free):

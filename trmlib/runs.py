@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 
 SCHEMA = 1
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,6 +59,13 @@ class TrainConfig:
     weights: str = "fp32"  # what the weights themselves are rounded to after each step: fp32 (not at all), bf16 or fp16
     optimizer: str = "adamw"  # or muon: hidden matrices by Muon, all else by AdamW
 
+    def __post_init__(self):
+        check(
+            self, steps="≥ 1", batch="≥ 1", lr="> 0", warmup="≥ 0", weight_decay="≥ 0", beta2="from 0 to below 1", clip="≥ 0", n_sup="≥ 1",
+            ema="from 0 to below 1", eval_every="≥ 1", decay_to="from 0 to 1", forget_every="≥ 0", weights=("fp32", "bf16", "fp16"),
+            optimizer=("adamw", "muon"),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -69,6 +76,9 @@ class Spec:
     data: object  # frozen dataclass of the experiment
     train: TrainConfig
     seed: int
+
+    def __post_init__(self):
+        check(self, seed="≥ 0")
 
     @cached_property  # asked for again and again when records are looked up
     def hash(self):
@@ -167,7 +177,7 @@ def parse(text, where, fields):
     """A record or evaluation from its text, or an error naming the file and what is wrong with it."""
     try:
         record = json.loads(text, parse_constant=no_number)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise TrmError(f"record {where} is truncated or not JSON ({e}); restore it (git checkout) or move it away") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise TrmError(f"record {where} has no schema number; restore it (git checkout) or move it away")

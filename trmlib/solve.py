@@ -8,7 +8,7 @@ import torch
 from trmlib import checkpoints
 from trmlib.data import sudoku
 from trmlib.errors import TrmError
-from trmlib.models.grid import log_softmax, steps
+from trmlib.models.grid import GridTRM, log_softmax, steps
 
 CHECKPOINT = "sudoku"  # of 9×9 boards
 
@@ -18,6 +18,8 @@ def boards_of(text):
     if len(text) < 200 and Path(text).is_file():
         found = sudoku.read_file(text)
         return [(f"{text}, puzzle {i + 1}", x.numpy(), y.numpy()) for i, (x, y) in enumerate(zip(found.x, found.y, strict=True))]
+    if sum(c.isalpha() or c == "/" for c in text) > 1:  # one may be a slip
+        raise TrmError(f"there is no file {text!r}, and a puzzle is 81 characters: digits, and . or 0 for a blank")
     puzzle = sudoku.parse(text)
     return [("the puzzle", puzzle, sudoku.solution(puzzle)[0])]
 
@@ -26,7 +28,9 @@ def boards_of(text):
 def solve(puzzle, n_sup=None, checkpoint=CHECKPOINT, start=None):
     """One dict a supervision step, from the model's own start or from the random `start` of that number: digits (cells,), confidence of each cell, the halting head's probability that all is right
     (`sure`), and whether the rules hold and the givens stand (`legal`)."""
-    model, _, _ = checkpoints.load(checkpoint)
+    model, spec, _ = checkpoints.load(checkpoint)
+    if not isinstance(model, GridTRM):
+        raise TrmError(f"checkpoint {checkpoint!r} is of experiment {spec.experiment} and solves no Sudoku; name one that does")
     board = torch.as_tensor(puzzle)[None]
     if board.shape[1] != model.cells:
         n = math.isqrt(model.cells)

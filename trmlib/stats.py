@@ -257,6 +257,8 @@ def turn(nll, margin=MARGIN, window=5):
     four times the noise. A bump that is made good again is no turn, nor is a curve that is still falling.
     """
     nll = np.nan_to_num(np.asarray(nll, float), nan=np.inf, posinf=np.inf)
+    if window < 1 or not np.isfinite(nll).any():
+        raise TrmError(f"window={window} must be at least 1, and of {nll.size} points at least one be finite")
     if nll.ndim != 1 or len(nll) < 2 * window:
         raise TrmError(f"a curve of shape {nll.shape} is too short to say where it turns; expected at least {2 * window} points")
     half = window // 2

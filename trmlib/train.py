@@ -30,6 +30,7 @@ from trmlib.optim import optimizer_of
 from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
 CHECKPOINT_SECONDS = 30
+STATE = {"done": int, "adam_steps": float, "curves": list, "seconds": float, "failed": dict}  # what a checkpoint says beside its tensors
 CLOCK = "curve_seconds"  # seconds of training by each point of the curve, counted like the record's `seconds`
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("no", "yes", "graphs")  # the training step on a GPU: as it is, compiled, compiled into CUDA graphs
@@ -176,6 +177,8 @@ def train(
     persists = getattr(task, "persists", False)
     if done > t.steps:
         raise TrmError(f"checkpoint {path} holds {done} steps of a run of {t.steps}; delete it to train this run from the start")
+    if persists and done and not carry:
+        raise TrmError(f"checkpoint {path} is damaged (no state of the task); delete it to train this run from the start")
     started = saved = time.monotonic()
 
     if progress:
@@ -276,12 +279,16 @@ def restore(path, weights, optimizer, ema):
     try:
         with safe_open(path, "pt") as f:
             meta = json.loads(f.metadata()["trm"])
-            done, adam, curves, seconds, failed = (meta[k] for k in ("done", "adam_steps", "curves", "seconds", "failed"))
+            done, adam, curves, seconds, failed = (kind(meta[k]) for k, kind in STATE.items())
+            failed = {int(k): v for k, v in failed.items()}
             tensors = {k: f.get_tensor(k).to(weights.w.device) for k in f.keys()}
         for name in ("w", "m", "v") if ema is None else ("w", "m", "v", "ema"):
-            if tensors[name].shape != weights.w.shape:
-                raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, expected {tuple(weights.w.shape)}")
-    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+            found, expected = ((str(t.dtype), tuple(t.shape)) for t in (tensors[name], weights.w))
+            if found != expected:
+                raise ValueError(f"{name} is {found}, expected {expected}")
+        if done < 0 or len(curves) != len(weights.w) or not all(isinstance(point, dict) for curve in curves for point in curve):
+            raise ValueError(f"{done} steps and {len(curves)} curves, expected {len(weights.w)}")
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
         raise TrmError(f"checkpoint {path} is damaged ({e}); delete it to train this run from the start") from None
     with torch.no_grad():
         weights.low.copy_(tensors["w"])
@@ -291,7 +298,7 @@ def restore(path, weights, optimizer, ema):
     state = {"step": torch.tensor(adam), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: state}})
     carry = {k.removeprefix("carry."): v for k, v in tensors.items() if k.startswith("carry.")}
-    return done, curves, seconds, {int(k): v for k, v in failed.items()}, carry or None
+    return done, curves, seconds, failed, carry or None
 
 
 def costs(task, spec, weights, device):

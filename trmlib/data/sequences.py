@@ -12,7 +12,7 @@ import torch
 
 from trmlib.data import sources
 from trmlib.data.text import FixedSet, toy_language
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class SequenceConfig:
     noisy_batches: int = 0  # random batches scored beside them, drawn anew at each evaluation
 
     def __post_init__(self):
-        if not 1 <= self.chunk <= self.context:
+        check(self, context="≥ 1", chunk="≥ 1", stretches="≥ 2", stride="≥ 1", curve_windows="≥ 1", noisy_batches="≥ 0")
+        if self.chunk > self.context:
             raise TrmError(f"a chunk of {self.chunk} does not fit: it must lie in 1 … context={self.context}")
-        if self.stretches < 2 or self.stride < 1:
-            raise TrmError(f"stretches={self.stretches} must be at least 2 and stride={self.stride} at least 1")
 
     @property
     def window(self):

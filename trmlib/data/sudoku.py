@@ -22,7 +22,7 @@ import torch
 from trmlib.data import solver, sources
 from trmlib.data.solver import BOXES, units
 from trmlib.data.tokens import once
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.runs import Store, write_atomically
 
 EVALUATION = 2025  # seed of parts A and B
@@ -42,8 +42,7 @@ class SudokuConfig:
     choice: int = 0  # seed: which training puzzles
 
     def __post_init__(self):
-        if min(self.train, self.tune) < 1 or self.test < 0:
-            raise TrmError(f"train={self.train} and tune={self.tune} must be at least 1, test={self.test} at least 0")
+        check(self, train="≥ 1", tune="≥ 1", test="≥ 0", choice="≥ 0")
         if self.corpus in GENERATED and not self.test:
             raise TrmError(f"test=0 means all puzzles, and {self.corpus} has no end; say how many")
 

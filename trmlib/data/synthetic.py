@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import brentq
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 
 MASK = 0  # the one special token; symbols follow it
 
@@ -56,10 +56,11 @@ class Dial(Language):
     min_blanks: int = 1  # trained on windows with min_blanks … 2 blanks, so that filling one by one is in distribution
 
     def __post_init__(self):
-        if self.symbols < 2:
-            raise TrmError(f"K={self.symbols} symbols cannot share anything; at least 2 are needed")
-        if not 1 <= self.shifts <= self.symbols:
+        check(self, symbols="≥ 2", shifts="≥ 1")
+        if self.shifts > self.symbols:
             raise TrmError(f"{self.shifts} shifts of {self.symbols} symbols: expected 1 … {self.symbols}")
+        if not all(isinstance(dose, (int, float)) for dose in self.doses):
+            raise TrmError(f"doses={self.doses!r} must be shares of log K, numbers from 0 to 1")
         for dose in self.doses:
             agreement(dose * math.log(self.symbols), self.symbols)
         if self.min_blanks not in (1, 2):
@@ -142,14 +143,11 @@ class Hops(Language):
     curriculum: float = 0.5  # share of training after which all of `trained` is drawn from
 
     def __post_init__(self):
-        if min(self.length, self.chains, self.starts) < 1:
-            raise TrmError(f"length={self.length}, chains={self.chains} and starts={self.starts} must all be at least 1")
+        check(self, length="≥ 1", chains="≥ 1", starts="≥ 1", curriculum="from 0 to 1")
         for k in self.trained:
             self.check(k)
         if not self.trained:
             raise TrmError("trained is empty; name at least one number of hops")
-        if not 0 <= self.curriculum <= 1:
-            raise TrmError(f"curriculum={self.curriculum} is a share of training, 0 … 1")
 
     @property
     def blanks(self):
@@ -173,7 +171,7 @@ class Hops(Language):
         return tuple(range(1, self.length + 1))
 
     def check(self, k):
-        if not 1 <= k <= self.length:
+        if not isinstance(k, int) or not 1 <= k <= self.length:
             raise TrmError(f"k={k} hops do not fit: a chain has 1 … {self.length}")
 
     def draw(self, rng, rows, group=None):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from trmlib.data import sources
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 
 BLANK = "_"  # in a sentence that somebody types
 SPECIALS = ("<PAD>", "<MASK>", "<UNK>")
@@ -35,6 +35,7 @@ class BlanksConfig:
     noisy_batches: int = 50  # random batches of the earlier rule, drawn anew at each evaluation
 
     def __post_init__(self):
+        check(self, vocab="≥ 1", context="≥ 1", curve_windows="≥ 1", noisy_batches="≥ 1")
         if not 1 <= self.blanks <= self.context - 2:
             raise TrmError(f"{self.blanks} blanks do not fit into the {self.context - 2} inner positions of a {self.context}-word window")
         if 2 * self.blanks - 1 > self.context:
@@ -147,16 +148,20 @@ class FixedSet:
 
 
 def fixed_set(text, config, seed=2025):
-    """Windows that tile each article (the last one ends with the article); articles split into halves A and B."""
-    starts = []
-    for a in range(text.article[-1] + 1):
+    """Windows that tile each article (the last one ends with the article); articles split into halves A and B, each with a window at least."""
+    starts, articles = [np.zeros(0, int)], text.article[-1] + 1 if len(text.article) else 0
+    for a in range(articles):
         lo, hi = np.searchsorted(text.article, [a, a + 1])
         tiles = np.arange(lo, hi - config.context + 1, config.context)
         starts.append(tiles if not len(tiles) or tiles[-1] + config.context == hi else np.append(tiles, hi - config.context))
     starts = np.concatenate(starts)
     rng = np.random.default_rng(seed)
-    part_b = np.zeros(text.article[-1] + 1, bool)
+    part_b = np.zeros(articles, bool)
     part_b[rng.permutation(len(part_b))[len(part_b) // 2 :]] = True
+    if len(set(part_b[text.article[starts]])) < 2:
+        raise TrmError(
+            f"a text of {len(text.ids):,} words in {articles} articles is too short: parts A and B need an article of {config.context} words each"
+        )
     at, partners = draw_blanks(rng, len(starts), config.context, config.blanks)
     return FixedSet(window_batch(text, starts, at, partners, config.context), text.article[starts], part_b)
 

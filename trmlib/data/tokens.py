@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from trmlib.data import sources
 from trmlib.data.text import HEADING, toy_language
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.runs import Store, write_atomically
 
 PAD = 0
@@ -51,13 +51,12 @@ class TokensConfig:
     test_stride: int = 0  # tokens from the start of one fixed window to the next; 0 for `chunk`: each token is predicted once
 
     def __post_init__(self):
-        special_tokens(self.tokeniser)
-        if self.order not in ORDERS:
-            raise TrmError(f"order {self.order!r} is unknown; choose one of {', '.join(ORDERS)}")
-        if not 1 <= self.chunk <= self.context or self.stride < 1:
-            raise TrmError(f"chunk={self.chunk} must lie in 1 … context={self.context} and stride={self.stride} must be ≥ 1")
-        if min(self.restart, self.unused_rows, self.tokens) < 0:
-            raise TrmError(f"restart={self.restart}, unused_rows={self.unused_rows} and tokens={self.tokens} must be ≥ 0")
+        check(
+            self, tokeniser=tuple(KINDS), vocab="≥ 1", context="≥ 1", chunk="≥ 1", tokens="≥ 0", stride="≥ 1", order=ORDERS, restart="≥ 0",
+            unused_rows="≥ 0", curve_windows="≥ 1", test_stride="≥ 0",
+        )  # fmt: skip
+        if self.chunk > self.context:
+            raise TrmError(f"chunk={self.chunk} must lie in 1 … context={self.context}")
         if self.test_stride and self.test_stride < self.chunk:
             raise TrmError(f"test_stride={self.test_stride} must be 0 or at least chunk={self.chunk}: no token is to be scored twice")
 
@@ -271,7 +270,10 @@ def read(path):
         ids = np.memmap(path, d["dtype"], "r") if size else np.zeros(0, d["dtype"])
         if hashlib.sha256(ids).hexdigest() != d["sha256"]:
             raise ValueError("its sha256 is not the one in its header")
-        return Tokens(ids, numbers(d["articles"]), d["bytes"], d["fingerprint"])
+        articles = numbers(d["articles"])
+        if not len(articles) or (np.diff(articles) < 0).any() or not 0 <= articles[0] <= articles[-1] <= len(ids):
+            raise ValueError(f"its articles do not begin at rising numbers from 0 to {len(ids)}")
+        return Tokens(ids, articles, d["bytes"], d["fingerprint"])
     except (ValueError, KeyError, TypeError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) else e
         raise TrmError(
@@ -359,6 +361,8 @@ def fixed_windows(tokens, config, seed=2025):
     article = np.maximum(np.searchsorted(tokens.articles, starts + config.context, "right") - 1, 0)
     part_b = np.zeros(len(tokens.articles), bool)
     part_b[np.random.default_rng(seed).permutation(len(part_b))[len(part_b) // 2 :]] = True
+    if len(set(part_b[article])) < 2:
+        raise TrmError(f"a text of {n:,} tokens in {len(part_b)} articles is too short: parts A and B need a window each")
     return FixedWindows(tokens.ids[starts[:, None] + np.arange(width)].astype(np.int64), article, part_b)
 
 

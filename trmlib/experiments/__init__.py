@@ -1,4 +1,16 @@
-"""The experiments of the report. To add one: a module with NAME, grid(profile) and Task, named below."""
+"""The experiments of the report. To add one: a module, named below, with
+
+NAME                its name
+grid(profile)       its runs (`runs.Run`) at a profile, which may be none; no two of them with equal specs
+build(spec)         a fresh model of a spec
+Task                its data, loss and scores (`train.Task`)
+evaluations         new measures of trained weights, a module or any object with
+    wanted(arm, spec)           names of the measures that an arm takes part in; [] for none
+    SINGLE, GROUPED             {name: function(task, model)} of one run, {name: function(task, models)} of several seeds of an arm; what
+                                they return is recorded: a dict of numbers, arrays, lists, texts and dicts of these
+    GROUP_SEEDS                 the seeds that GROUPED takes
+    load_model(task, tensors)   the task's model with saved parameters {name: tensor}, in evaluation mode
+"""
 
 from difflib import get_close_matches
 from functools import cache
@@ -8,13 +20,19 @@ from trmlib.errors import TrmError
 
 EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
 PROFILES = ("smoke", "cpu", "full")
+NEEDED = ("NAME", "grid", "build", "Task", "evaluations")
+MEASURES = ("wanted", "SINGLE", "GROUPED", "GROUP_SEEDS", "load_model")  # of its evaluations
 
 
 def module(experiment):
     """The module of an experiment by its name."""
     if experiment not in EXPERIMENTS:
         raise TrmError(f"unknown experiment {experiment!r}; known: {', '.join(EXPERIMENTS)}")
-    return import_module(f"trmlib.experiments.{experiment}")
+    found = import_module(f"trmlib.experiments.{experiment}")
+    lacks = [n for n in NEEDED if not hasattr(found, n)] or [f"evaluations.{n}" for n in MEASURES if not hasattr(found.evaluations, n)]
+    if lacks:
+        raise TrmError(f"experiment {experiment} has no {', '.join(lacks)}; trmlib/experiments/__init__.py says what one needs")
+    return found
 
 
 @cache  # reports ask often
@@ -22,7 +40,14 @@ def grid(profile):
     """Every run of every experiment at a profile, the most wanted first."""
     if profile not in PROFILES:
         raise TrmError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    runs = [r for name in EXPERIMENTS for r in module(name).grid(profile)]
+    runs, named = [r for name in EXPERIMENTS for r in module(name).grid(profile)], {}
+    for r in runs:
+        first = named.setdefault(r.spec.hash, r)
+        if first is not r:
+            raise TrmError(
+                f"arms {first.arm!r} and {r.arm!r} of {r.spec.experiment} are the same run at profile {profile}, which may set widths and heads of its own; "
+                "change another field of one, or drop it"
+            )
     return tuple(sorted(runs, key=lambda r: r.priority))
 
 

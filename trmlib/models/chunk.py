@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.layers import Block, Dropout, rotary_angles, unit
 from trmlib.recursion import latent_recursion, refine
 
@@ -53,18 +53,10 @@ class ChunkConfig:
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
 
     def __post_init__(self):
-        for name, known in {
-            "start": STARTS,
-            "gradient": GRADIENTS,
-            "loss_passes": ("last", "every"),
-            "positions": ("learned", "rotary"),
-        }.items():
-            if getattr(self, name) not in known:
-                raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        if self.n < 0 or self.T < 1 or self.blocks < 1:
-            raise TrmError(f"n={self.n} must be ≥ 0, T={self.T} and blocks={self.blocks} ≥ 1")
-        if self.heads < 1:
-            raise TrmError(f"heads={self.heads} must be ≥ 1")
+        check(
+            self, d="≥ 1", heads="≥ 1", blocks="≥ 1", dropout="from 0 to below 0.999", embedding_dropout="from 0 to below 0.999", start=STARTS,
+            noise="≥ 0", n="≥ 0", T="≥ 1", gradient=GRADIENTS, loss_passes=("last", "every"), positions=("learned", "rotary"), init="≥ 0",
+        )  # fmt: skip
         if self.positions == "rotary" and self.d % (2 * self.heads):
             raise TrmError(f"width d={self.d} must be an even multiple of heads={self.heads} (rotary positions turn pairs)")
         if self.everywhere and not self.encode and self.start != "shifted":
@@ -95,10 +87,6 @@ class ChunkLM(nn.Module):
             raise TrmError(f"a chunk of {chunk} does not fit: it must lie in 1 … context={context}")
         self.config, self.context, self.chunk = config, context, chunk
         c = config
-        if c.d % c.heads or not all(0 <= p < 0.999 for p in (c.dropout, c.embedding_dropout)):
-            raise TrmError(
-                f"width d={c.d} must be a multiple of heads={c.heads}, dropout={c.dropout} and {c.embedding_dropout} lie in 0 … 0.999"
-            )
         self.embedding = nn.Embedding(vocab, c.d)
         self.position = nn.Embedding(context + chunk, c.d) if c.positions == "learned" else None
         self.mask = nn.Parameter(torch.zeros(c.d)) if c.start == "mask" else None

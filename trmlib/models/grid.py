@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.layers import PostNormBlock, matrix, rotary_angles, truncated_normal
 from trmlib.recursion import deep_recursion
 
@@ -53,19 +53,15 @@ class GridConfig:
     milestones: int = 0  # step s is asked for cells of the first s × milestones waves of deductions; 0: always for all cells
 
     def __post_init__(self):
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise TrmError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        for name, least in {"d": 1, "blocks": 1, "multiple": 1, "padding": 0, "n": 1, "T": 1, "n_sup": 1, "milestones": 0}.items():
-            if getattr(self, name) < least:
-                raise TrmError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.mixer == "attention" and (self.heads < 1 or self.d % (2 * self.heads)):
+        check(
+            self, **CHOICES, d="≥ 1", heads="≥ 1", blocks="≥ 1", expansion="> 0", multiple="≥ 1", padding="≥ 0", n="≥ 1", T="≥ 1", n_sup="≥ 1",
+            halting="≥ 0", explore="from 0 to 1", n_width="≥ 0", T_width="≥ 0", n_sup_width="≥ 0", milestones="≥ 0",
+        )  # fmt: skip
+        if self.mixer == "attention" and self.d % (2 * self.heads):
             raise TrmError(f"width d={self.d} must be an even multiple of heads={self.heads} (rotary positions turn pairs)")
         for name in ("n", "T", "n_sup"):
-            if not 0 <= getattr(self, f"{name}_width") < getattr(self, name):
+            if getattr(self, f"{name}_width") >= getattr(self, name):
                 raise TrmError(f"{name}_width={getattr(self, f'{name}_width')} must lie in 0 … {name} - 1 = {getattr(self, name) - 1}")
-        if not 0 <= self.explore <= 1 or self.halting < 0:
-            raise TrmError(f"explore={self.explore} must lie in 0 … 1 and halting={self.halting} not be negative")
 
     def hidden(self, width):
         """Hidden width of a SwiGLU."""

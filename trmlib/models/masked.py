@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.layers import Block, gather, unit
 from trmlib.recursion import latent_recursion, refine
 
@@ -51,17 +51,13 @@ class MaskedConfig:
     samples: int = 1  # K random starts, drawn once and kept, trained on their joint log-mean-exp; 1: the encoder's own
 
     def __post_init__(self):
-        if self.sees not in SEES:
-            raise TrmError(f"sees={self.sees!r} is unknown; choose one of {', '.join(SEES)}")
-        if self.loss_passes not in ("last", "every"):
-            raise TrmError(f"loss_passes={self.loss_passes!r} is unknown; choose last or every")
-        least = 0 if self.passes and self.sees in (*REREADS, "all") else 1  # such a refinement reads the words itself
-        if self.passes < 0 or self.context_blocks < least:
-            raise TrmError(f"passes={self.passes} must be ≥ 0 and context_blocks={self.context_blocks} ≥ {least}")
-        if self.state not in STATES:
-            raise TrmError(f"state={self.state!r} is unknown; choose one of {', '.join(STATES)}")
-        if self.samples < 1:
-            raise TrmError(f"K={self.samples} samples: at least 1 is needed")
+        least = "≥ 0" if self.passes and self.sees in (*REREADS, "all") else "≥ 1"  # such a refinement reads the words itself
+        check(
+            self, d="≥ 1", heads="≥ 1", dropout="from 0 to below 0.999", context_blocks=least, refine_blocks="≥ 1", passes="≥ 0", sees=SEES,
+            loss_passes=("last", "every"), state=STATES, n="≥ 0", with_grad="≥ 0", init="≥ 0", samples="≥ 1",
+        )  # fmt: skip
+        if self.d % self.heads:
+            raise TrmError(f"width d={self.d} must be a multiple of heads={self.heads}")
         if not self.passes and (self.samples > 1 or self.n or self.random_passes):
             raise TrmError("random starts, latent updates and random numbers of passes need passes ≥ 1")
         if (self.samples > 1 or self.n or self.state == "tokens") and self.sees in ("self", "random"):
