@@ -294,8 +294,13 @@ say(
 )
 if (cut := [r["effect"] for r in reach if r["against"]]) and all(e.high < 0 for e in cut):
     say(
-        "**All of them lose what their gradient does reach.** The pairs differ in more than that: the rivals' gradient goes through more reads (but for *2 passes*, which has a fourth of the updates), so that this is no proof "
-        "of what the detached passes do; that they change the state which the last one is given, we conjecture. What keeps states in size does not help, and depth is not what is missing. On Sudoku the same "
+        "**All of them lose what their gradient does reach.** These pairs differ in more than that: the rivals' gradient goes through more reads (but for *2 passes*, which has a fourth of the updates). "
+        + (
+            "But the same model with the same gradient, without the detached passes, learns what they lose: **it is the detached passes that do it**, by the state that they hand to the last one. "
+            if alone and all(e.high < 0 for *_, e in alone)
+            else "So this is no proof of what the detached passes do; that they change the state which the last one is given, we conjecture. "
+        )
+        + "What keeps states in size does not help, and depth is not what is missing. On Sudoku the same "
         "detached rounds do learn (chapter 05): there, we conjecture, every pass can come closer to the answer, and is rewarded for it."
     )
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -403,3 +404,15 @@ def test_the_article_says_that_a_detached_trm_guesses_only_when_every_kind_of_it
     assert not article.detached([1])
     rows.pop()
     assert not article.detached([1])  # one is pending
+
+
+def test_the_article_credits_the_detached_passes_only_when_every_trm_loses_to_the_last_pass_alone(monkeypatch):
+    loses, ties = (SimpleNamespace(high=v) for v in (-0.1, 0.1))
+    rows = [{"arm": arm, "without": (rival, loses), "accuracy": np.array([0.5, 0.5])} for arm, rival in report.UNDETACHED.items()]
+    rows += [{"arm": rival, "without": None, "accuracy": np.array([0.96, 0.7])} for rival in report.UNDETACHED.values()]
+    monkeypatch.setattr(report, "gradient_reach", lambda df: rows)
+    assert article.alone([1]) == "96 %" and article.alone([]) is None
+    rows[1]["without"] = (rows[1]["without"][0], ties)
+    assert article.alone([1]) is None
+    rows[1]["without"] = None  # not recorded yet
+    assert article.alone([1]) is None

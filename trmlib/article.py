@@ -300,7 +300,8 @@ def hops(df, profile):
         arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
         longest=max(lang.trained) if lang else 0, able=len(able),
         asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
-        detached=detached(df), learnt=len(learnt), learnt_gain=sum(a.gains for a in learnt),
+        detached=detached(df), alone=alone(df), untied_climbing=when_report.climbing(df, "8 passes, untied") if untied.done else 0,
+        seeds=compare.enough(df) if lang else 0, learnt=len(learnt), learnt_gain=sum(a.gains for a in learnt),
         saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
 
@@ -313,6 +314,15 @@ def detached(df):
     own = [r for r in when_report.gradient_reach(df) if r["arm"] in DETACHED] if len(df) else []
     seen = when_report.kinds(df, "TRM")["trained"] if own else []
     return len(own) == len(DETACHED) and all(abs(r["accuracy"][seen].mean() - when_report.guess(df)) < compare.SAME for r in own)
+
+
+def alone(df):
+    """What the TRM without its detached passes solves of k = 1, if each kind of TRM loses to that on the lengths within reach; else None."""
+    rows = {r["arm"]: r for r in when_report.gradient_reach(df)} if len(df) else {}
+    lost = [rows[arm]["without"] for arm in when_report.UNDETACHED if arm in rows]
+    if len(lost) < len(when_report.UNDETACHED) or not all(found and found[1].high < 0 for found in lost):
+        return None
+    return share(rows[when_report.UNDETACHED["TRM"]]["accuracy"][0])
 
 
 def no_worse(df, arm, rival):
