@@ -196,7 +196,7 @@ plots.forest(
 save(
     fig,
     "when_thinking",
-    "Thinking time: what the most passes tested (32, or 16) add to the most of training, or to a guess where that is better, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; bounded: states brought to one size after each pass; normed: so is every sum in the blocks; × 4 supervised: four rounds of training that carry the state on.",
+    "Thinking time: what the most passes tested (32, or 16) add to the most of training, or to a guess where that is better, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; 1 pass, n = 2: the last pass of that alone; bounded: states brought to one size after each pass; normed: so is every sum in the blocks; × 4 supervised: four rounds of training that carry the state on.",
     "Forest plot, one row a model with its gain and interval in points of accuracy; pending models have no interval.",
     "hops",
     tied,
@@ -259,6 +259,7 @@ say(
 # come near a fixed point. Here every pass has a step to do that nobody tells it. Below: how often training reads the window for an answer, through how many of these reads the gradient goes, and what is
 # solved at each length, as trained. *× 4 supervised*: four rounds, each from the state of the one before, each with a loss and an optimiser step; *TRM, normed × 4 supervised* has the paper's blocks,
 # gradient and supervision (two passes, one with gradient). One learning rate for all. Exploratory: the comparisons were chosen with most of these arms recorded.
+# The two of *1 pass, n = 2*, TRM's last pass alone, came when all others were.
 
 # %%
 reach = report.gradient_reach(hops)

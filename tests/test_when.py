@@ -294,12 +294,18 @@ def test_the_answer_places_what_is_recorded_and_names_what_is_not(store, monkeyp
         report.learned(store, *nothing.values(), [], "full").startswith("- Pending on hops: 8 passes, ") and "not reach all" not in learned
     )
     lost, kept = (
-        {"arm": arm, "against": "2 passes", "effect": stats.Effect(*v, 0.01, 2, 0.95)}
+        {
+            "arm": arm,
+            "against": "2 passes",
+            "effect": stats.Effect(*v, 0.01, 2, 0.95),
+            "without": ("1 pass", stats.Effect(*v, 0.01, 2, 0.95)),
+        }
         for arm, v in (("TRM", (-0.4, -0.5, -0.3)), ("b", (0.1, 0, 0.2)))
     )
-    monkeypatch.setattr(report, "gradient_reach", lambda df: [lost, kept, {"arm": "c", "against": None}])
+    monkeypatch.setattr(report, "gradient_reach", lambda df: [lost, kept, {"arm": "c", "against": None, "without": None}])
     learned = report.learned(store, *frames.values(), tasks, "full")
     assert "**not reach all passes**, models lose even what it does reach: *TRM* (−40 points [−50, −30])." in learned
+    assert learned.count("to the detached passes") == 1 and "learns more: *TRM* against *1 pass* (−40 points [−50, −30])." in learned
 
 
 def test_advice_points_at_headings_that_exist():

@@ -726,9 +726,17 @@ def learned(store, hops, dial, masked, tasks, profile):
     if g:
         like = "k" if g["difference"].low > 0 else "log k" if g["difference"].high < 0 else "k or log k, which cannot be told"
         lines.append(f"The passes that *{ADVISED['depth']}* needs grow like **{like}**: {g['per_hop']:.2f} a hop.")
-    cut = [f"*{r['arm']}* ({points(r['effect'])})" for r in gradient_reach(hops) if r["against"] and r["effect"].high < 0]
+    reach = gradient_reach(hops)
+    cut = [f"*{r['arm']}* ({points(r['effect'])})" for r in reach if r["against"] and r["effect"].high < 0]
     if cut:
         lines.append(f"With a gradient that does **not reach all passes**, models lose even what it does reach: {'; '.join(cut)}.")
+    alone = [
+        f"*{r['arm']}* against *{r['without'][0]}* ({points(r['without'][1])})" for r in reach if r["without"] and r["without"][1].high < 0
+    ]
+    if alone:
+        lines.append(
+            f"They lose it **to the detached passes**, for the last pass alone, with the same gradient, learns more: {'; '.join(alone)}."
+        )
     waiting = [r.arm for r in table.itertuples() if r.seeds < compare.enough(hops)]
     if len(dial):
         lang, last = language(dial), len(language(dial).groups) - 1
