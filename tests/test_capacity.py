@@ -378,7 +378,7 @@ def test_the_published_number_stays_open_and_a_shape_makes_a_candidate():
         for s in range(5)
     ]
     word, tested, names = report.ppl_verdict(pd.DataFrame(rows), COUNTED)
-    assert word == "open, with a candidate" and tested == ["start mismatch (leaking)"] and names == ["leaking 0.1M scored from last"]
+    assert word == "open, with a candidate" and tested == ["on a leaking model start mismatch"] and names == ["leaking 0.1M scored from last"]
 
 
 def test_a_run_that_diverged_stands_at_log_v_and_is_counted():

@@ -159,6 +159,9 @@ def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, documen
     assert {r["hash"]: r["estimated_seconds"] for r in waiting} == pytest.approx(expected)
     assert expected[next(r.spec.hash for r in masked.grid("smoke") if r.arm == "8-passes")] > 1.5 * record["seconds"]
     status, out, _ = trm("list", "--pending", "--profile", "smoke")
+    assert out.splitlines()[0].split()[-1] == "priority" and {r["hash"]: r["priority"] for r in waiting} == {
+        h: r.priority for h, r in runs.items()
+    }
     hours = sum(expected.values()) / 3600
     assert status == 0 and out.splitlines()[-1] == (
         f"{len(runs)} runs pending, about {hours:.1f} core-hours at the speed of the recorded ones; `trm run` trains them"

@@ -156,7 +156,7 @@ def shakespeare(store, df, profile):
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), one_refinement=change(df, "T-1", "parallel") if compare.complete(df, "T-1") else None, parallel=perplexity(parallel),
-        slot_parallel=slots.get("parallel") if len(slots) == 2 else None, slot_baseline=slots.get("baseline"), unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
+        slot_parallel=slots.get("parallel") if len(slots) == 2 else None, slot_baseline=slots.get("baseline"), pairs=perplexity(math.exp(counted["bigram"])) if counted else PENDING, unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
         two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip

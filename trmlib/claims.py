@@ -405,19 +405,24 @@ def of(df, arm):
 
 @rule
 def better(claim, df, store):
-    """The first arm is better than each of the others; args: `metric`. Comparisons fixed together (FIXED) are read as the chapter reads them,
-    Holm-corrected together; others for themselves."""
+    """The first arm is better than each of the others; args: `metric`; `also`: a pair of arms whose difference is said, too; `note`. Comparisons
+    fixed together (FIXED) are read as the chapter reads them, Holm-corrected together; others for themselves."""
     metric, first = claim.args.get("metric", "nll_b"), claim.arms[0]
     fixed = [getattr(REPORTS[claim.chapter], name, ()) for name in FIXED]
-    rows = []
-    for b in claim.arms[1:]:
-        of = next((f for f in fixed if (first, b) in [c[:2] for c in f]), [(first, b, "")])
-        rows.append(next(r for _, r in compare.primary(df, of, metric).iterrows() if (r["arm"], r["rival"]) == (first, b)))
+
+    def row_of(a, b):
+        of = next((f for f in fixed if (a, b) in [c[:2] for c in f]), [(a, b, "")])
+        return next(r for _, r in compare.primary(df, of, metric).iterrows() if (r["arm"], r["rival"]) == (a, b))
+
+    rows = [row_of(first, b) for b in claim.arms[1:]]
     readings = [compare.reading(r) for r in rows]
     worse = [r for r, text in zip(rows, readings, strict=True) if text.startswith("the same") or text.endswith("worse")]
     verdict = "not reproduced" if worse else "reproduced" if all(t.endswith("better") for t in readings) else "inconclusive"
     row = (worse or rows)[0]
     why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' is ')}" for r, text in zip(rows, readings, strict=True))
+    if (pair := claim.args.get("also")) and (other := row_of(*pair))["effect"]:
+        why += f"; {pair[0]} against {pair[1]}: {compare.change(other['effect'], metric)}"
+    why = joined(why, claim.args.get("note"))
     return from_effect(row["effect"], verdict, why, unit="points" if compare.is_share(metric) else "%")
 
 
@@ -800,7 +805,8 @@ def efficiency(claim, df, store):
     lost = claim.arms[0] in compare.unlearnt(df, compare.references(store, df))
     why = joined("the answer lies beyond the models that were trained" if bound else "",
                  f"{claim.arms[0]} has learnt little more than token frequencies" if lost else "")  # fmt: skip
-    return from_effect(e, word, why, text=f"{capacity.times(e, bound)} times")
+    near = "" if bound else " (interpolated between {:.2f} and {:.2f})".format(*capacity.next_to(df, e))
+    return from_effect(e, word, joined(why, "its rivals name one token after the other"), text=f"{capacity.times(e, bound)} times{near}")
 
 
 @rule(level=True)

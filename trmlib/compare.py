@@ -307,6 +307,8 @@ def label(df, profile, arms=None):
     df = df if arms is None else df[df.arm.isin([a for a in arms if complete(df, a)])]
     if not len(df):
         return f"{kind}, no records yet"
+    if profile == "full" and df.record.iloc[0]["experiment"] == "capacity":  # a ladder of sizes, most of them far below the published one
+        kind = f"models of up to {df.parameters.max():,} parameters, profile full"
     seeds = df.groupby("arm").seed.nunique()
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
     return f"{kind}, {span} seed{'s' if seeds.max() > 1 else ''}, {df.device.iloc[0].replace('cpu', 'CPU')}, {df.precision.iloc[0]}"

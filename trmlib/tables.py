@@ -20,7 +20,14 @@ def status(store, profiles, patterns=()):
         records.setdefault(record["hash"], []).append(record)
     for profile, runs in chosen(profiles, patterns).items():
         for run in runs:
-            base = {"experiment": run.spec.experiment, "arm": run.arm, "seed": run.spec.seed, "profile": profile, "hash": run.spec.hash}
+            base = {
+                "experiment": run.spec.experiment,
+                "arm": run.arm,
+                "seed": run.spec.seed,
+                "profile": profile,
+                "hash": run.spec.hash,
+                "priority": run.priority,
+            }
             blank = dict.fromkeys(
                 ("parameters", "train_flops", "inference_flops", "serial_depth", "device", "precision", "seconds", "metrics")
             )
@@ -69,7 +76,7 @@ def estimated(rows, store):
 
 
 def summary(rows):
-    """One row an arm: how many seeds in which state, and the mean result."""
+    """One row an arm: how many seeds in which state, what they took or will take, and when its turn is (the lowest priority first)."""
     groups = {}
     for r in rows:
         groups.setdefault((r["profile"], r["experiment"], r["arm"], r["device"] or ""), []).append(r)
@@ -77,7 +84,8 @@ def summary(rows):
     for (profile, experiment, arm, device), g in groups.items():
         count = {s: sum(r["status"] == s for r in g) for s in ("recorded", "pending", "failed")}
         seconds = [s for r in g if (s := r["seconds"] or r.get("estimated_seconds"))]
-        out.append({"profile": profile, "experiment": experiment, "arm": arm, "device": device, **count, "minutes": sum(seconds) / 60})
+        out.append({"profile": profile, "experiment": experiment, "arm": arm, "device": device, **count, "minutes": sum(seconds) / 60,
+                    "priority": min(r["priority"] for r in g)})  # fmt: skip
     return out
 
 

@@ -333,11 +333,12 @@ def shape(df, counted):
 
 
 def ppl_verdict(df, counted):
-    """(verdict, candidates tested, those that reproduce the shape) on 223.62. A shape found makes a candidate, not a proof."""
+    """(verdict, candidates tested, by the kind of model that they were tested on, those that reproduce the shape) on 223.62. A shape found makes a candidate, not a proof."""
     t, found = turned(df), shape(df, counted)
     on = {c: sorted({MODELS.get(arm.split()[0], "TRM") for arm in t.arm if c in arm}) for c in CAUSES}
-    tested = [f"{c} ({' and '.join(models)})" for c, models in on.items() if models]
-    tested += ["start mismatch (leaking)"] if (t["scored from"] != "own").any() else []
+    on["start mismatch"] = ["leaking"] if (t["scored from"] != "own").any() else []
+    kinds = sorted({m for models in on.values() for m in models}, key=lambda m: m != "leaking")
+    tested = [f"on a {kind} model {', '.join(c for c, models in on.items() if kind in models)}" for kind in kinds]
     return ("open, with a candidate" if len(found) else "open"), tested, scored_from(found)
 
 
