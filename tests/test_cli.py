@@ -123,7 +123,7 @@ def test_list_prints_a_row_an_arm(store_with_run, trm):
     status, out, _ = trm("list", "--profile", "smoke")
     lines = [line.split() for line in out.splitlines()]
     assert status == 0
-    assert lines[0] == ["profile", "experiment", "arm", "device", "recorded", "pending", "failed", "minutes"]
+    assert lines[0] == ["profile", "experiment", "arm", "device", "recorded", "pending", "failed", "minutes", "priority"]
     assert [line[:7] for line in lines if line[2] == "baseline" and line[3] == "cpu"] == [
         ["smoke", "masked", "baseline", "cpu", "1", "0", "0"]
     ]
