@@ -257,7 +257,7 @@ for ax, (title, (kind, start)) in zip(axes.flat, panels.items(), strict=True):
         ax.axvline(1, color="#444444", linestyle="--", linewidth=1)
         if counted:
             ax.axhline(math.exp(counted["unigram"]), color="#444444", linestyle=":", linewidth=1)
-        plots.plain_log(ax)
+        plots.plain_log(ax, ticks=(1, 1.5, 2, 3, 5, 7))
         ax.tick_params(labelbottom=True)
         ax.set_ylabel("perplexity")
         ax.legend(fontsize=9)
@@ -286,7 +286,7 @@ for title, (kind, start) in panels.items():
     rows.append({"curves": title, "verdict on the law": word, "because": why, "not counted": report.not_counted(df, kind, start)})
 cut = "" if profile == "full" else f" (profile *{profile}*: a cut profile can show an effect, never refute a claim)"
 say(
-    f'**"Parameters ≥ unique examples": for causal models {rows[0]["verdict on the law"]}**{cut}: {rows[0]["because"]}. '
+    f'**"Parameters ≥ unique examples": for causal models {rows[0]["verdict on the law"]}**{cut}: {rows[0]["because"]}{f" (not counted: {missing})" if (missing := rows[0]["not counted"]) else ""}. '
     f"**For the TRM itself {rows[1]['verdict on the law']}**: {rows[1]['because']}. For the leaking TRM, the model of the earlier run, {rows[2]['verdict on the law']}: {rows[2]['because']}. "
     f"The claim is about 6.8 million parameters on WikiText-103; of that, models this small can show that the law is not general, and no more: the ledger says **{ledger['capacity-law']}**."
 )
