@@ -202,6 +202,11 @@ def reads(record):
     return once * passes_of(record), once * (model.get("with_grad") or model.get("passes", 3))
 
 
+def as_trained(df, arm):
+    """(seeds, k): accuracy of a complete arm after the most passes of its training."""
+    return cube(df, arm)[:, trained_most(whole(df, arm)[0])]
+
+
 def gradient_reach(df):
     """A row an arm that is complete: its `reads`, and its accuracy at each k as trained, over seeds; of those in WHOLE_GRADIENT also the Effect on
     the lengths within reach of its gradient, against the arm named there, paired by seed, and of those in UNDETACHED that against the arm there
@@ -209,24 +214,16 @@ def gradient_reach(df):
     rows = []
     rivals = [*WHOLE_GRADIENT.values(), *UNDETACHED.values()]
     for arm in (*FEWER, *WHOLE_GRADIENT, *dict.fromkeys(v for v in rivals if v not in FEWER)):
-        c = cube(df, arm)
-        if c is None:
+        if cube(df, arm) is None:
             continue
-        (all_of_them, reach), own = reads(whole(df, arm)[0]), trained_most(whole(df, arm)[0])
-
-        def lost(rival, c=c, own=own, reach=reach):
-            other = cube(df, rival)
-            return (
-                None
-                if other is None
-                else stats.paired(*(v[:, at, :reach].mean(1) for v, at in ((c, own), (other, trained_most(whole(df, rival)[0])))))
-            )
-
-        row = {"arm": arm, "reads": all_of_them, "reach": reach, "accuracy": c[:, own].mean(0), "against": None, "without": None}
-        if effect := lost(WHOLE_GRADIENT.get(arm)):
-            row |= {"against": WHOLE_GRADIENT[arm], "effect": effect}
-        if effect := lost(UNDETACHED.get(arm)):
-            row["without"] = UNDETACHED[arm], effect
+        all_of_them, reach = reads(whole(df, arm)[0])
+        row = {"arm": arm, "reads": all_of_them, "reach": reach, "accuracy": as_trained(df, arm).mean(0), "against": None, "without": None}
+        lost = {of: stats.paired(as_trained(df, arm)[:, :reach].mean(1), as_trained(df, of)[:, :reach].mean(1))
+                for named in (WHOLE_GRADIENT, UNDETACHED) if (of := named.get(arm)) and cube(df, of) is not None}  # fmt: skip
+        if (of := WHOLE_GRADIENT.get(arm)) in lost:
+            row |= {"against": of, "effect": lost[of]}
+        if (of := UNDETACHED.get(arm)) in lost:
+            row["without"] = of, lost[of]
         rows.append(row)
     return rows
 
