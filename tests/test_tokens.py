@@ -2,6 +2,9 @@
 
 import json
 import lzma
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +95,30 @@ def test_a_data_set_of_the_hubs_layout_gives_the_same_ids(corpus, monkeypatch):
     tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
     found = tokens.load("tiny", "train", "words", 8)
     assert (found.ids == local.ids).all() and found.fingerprint == local.fingerprint and found.bytes == local.bytes
+
+
+def test_memory_does_not_grow_with_the_text(corpus):
+    """Peak of a process that learns pieces, writes ids and draws windows: a text of 0.8 MB, then one of 6 MB of the same words.
+    Ids in a Python list would take 100 MB more; their file, which is mapped, takes 6."""
+    peak = (
+        "import dataclasses, resource; from trmlib.data import sources, tokens\n"
+        "sources.CORPORA['tiny'] = sources.Corpus('tiny', 'small', ('someone/tiny', 'v1'), '', '', {'train': 'train'})\n"
+        "train = tokens.load('tiny', 'train', 'pieces', 400)\n"
+        "tokens.batches(train, tokens.TokensConfig(context=64), 32, 0, 100, seed=0)\n"
+        "print(len(train.ids), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    words, count, found = np.random.default_rng(0).integers(100, 1_000, (2_000, 100)), [], []
+    block = "".join(" " + " ".join(map(str, line)) + " \n" for line in words)  # 0.8 MB
+    (corpus / "train.txt.xz").unlink()
+    for times in (1, 8):
+        (corpus / "train.txt").write_text(block * times)
+        shutil.rmtree(tokens.folder(), ignore_errors=True)
+        answer = subprocess.run([sys.executable, "-c", peak], capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+        n, kilobytes = map(int, answer.stdout.split())
+        count.append(n), found.append(kilobytes / 1024)
+    assert count[1] == 8 * count[0] > 2_000_000
+    assert found[1] - found[0] < 50 and found[1] < 1_000, found
 
 
 def test_a_tokeniser_that_is_not_known_is_named(corpus):
