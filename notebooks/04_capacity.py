@@ -206,7 +206,7 @@ save(
     "capacity_earlier",
     "The earlier run's setting: the published points"
     + (
-        ", that run again scored from its starts, and a twin that starts at a mask. Mean and 95 % band over seeds."
+        ", that run again scored from its starts, and a twin that starts at a mask. Mean and 95 % band over seeds, no band where seeds are missing."
         if bands
         else "; that run again is pending."
     ),

@@ -454,6 +454,9 @@ def test_the_earlier_setting_beside_its_twin():
     assert list(bands) == ["as trained, from the target", "from the last token", "honest twin"]
     near = report.near(bands, 1_000)
     assert near["as trained, from the target"] == (40, 1.0) and near["honest twin"] == (40, pytest.approx(math.exp(5)))
+    one = report.earlier(pd.DataFrame(rows[:2]))  # a mean of two seeds has no band
+    steps, mean, low, high = one["from the last token (2 of 5 seeds)"]
+    assert len(one) == 2 and (mean == math.e).all() and (low == mean).all() and (high == mean).all() and len(steps) == 40
 
 
 def test_the_write_ups_own_examples():

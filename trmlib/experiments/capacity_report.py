@@ -162,6 +162,12 @@ def diverged(df, arm):
     return f" ({failed.sum()} of {len(failed)} diverged)" if failed.any() else ""
 
 
+def few(df, arm):
+    """ " (k of n seeds)", or nothing where all are there."""
+    seeds = (df.arm == arm).sum()
+    return f" ({seeds} of {enough(df)} seeds)" if seeds < enough(df) else ""
+
+
 def ppl_band(df, arm, start="own", partly=False):
     """(steps, perplexity mean, low, high) of a complete arm's curves, or None. `partly`: of an arm whose seeds are not all there, too, the mean
     of those that are, without a band."""
@@ -179,9 +185,8 @@ def by_windows(df, arms, start="own", partly=False):
     out = {}
     for name, arm in arms.items():
         if band := ppl_band(df, arm, start, partly):
-            r, seeds = next(df[df.arm == arm].itertuples()), (df.arm == arm).sum()
-            few = f" ({seeds} of {enough(df)} seeds)" if seeds < enough(df) else ""
-            out[name + few + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
+            r = next(df[df.arm == arm].itertuples())
+            out[name + few(df, arm) + diverged(df, arm)] = (band[0] * configs(r)[2].batch / r.parameters, *band[1:])
     return out
 
 
@@ -212,10 +217,15 @@ def repeats(df, base=f"steady {SMALL}"):
 
 
 def earlier(df):
-    """{curve: (steps, perplexity mean, low, high)} at the earlier run's setting: that run, scored from three starts, and its honest twin."""
+    """{curve: (steps, perplexity mean, low, high)} at the earlier run's setting: that run, scored from three starts, and its honest twin;
+    the name says how many seeds are there where it is not all."""
     curves = {"as trained, from the target": ("as it was", "own"), "from the last token": ("as it was", "last"),
               "from a constant token": ("as it was", "constant"), "honest twin": ("as it was, honest", "own")}  # fmt: skip
-    return {name + diverged(df, arm): band for name, (arm, start) in curves.items() if (band := ppl_band(df, arm, start))}
+    return {
+        name + few(df, arm) + diverged(df, arm): band
+        for name, (arm, start) in curves.items()
+        if (band := ppl_band(df, arm, start, partly=True))
+    }
 
 
 def near(bands, step):
