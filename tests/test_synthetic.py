@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,34 @@ def test_hops_windows_are_chains_whose_end_is_k_hops_away():
     assert set(trained) == {1, 3, 5} and np.bincount(trained)[[1, 3, 5]] / 1200 == pytest.approx(1 / 3, abs=0.05)
 
 
+@pytest.mark.parametrize("hop", [1, 2, 3])
+def test_exchanged_tails_by_hand(hop):
+    """Two chains 0 → 1 → 2 → 3 → 4 and 5 → 6 → 7 → 8 → 9, asked from 1 and 6, three hops from their ends."""
+    language = Hops(length=4, chains=2, starts=2, trained=(3,))
+    pointers, starts = [1, 2, 3, 4, 4, 6, 7, 8, 9, 9], [1, 6]
+    window = {"tokens": 1 + np.array([pointers + starts]), "at": np.array([[10, 11]]), "targets": 1 + np.array([[4, 9]])}
+    found = language.exchanged(window, 2, hop)
+    expected = list(pointers)
+    expected[hop], expected[5 + hop] = 6 + hop, 1 + hop  # hop number 1 leads from 1 to 2, and now to 7
+    assert (found["tokens"][0] - 1).tolist() == expected + starts and (found["targets"] - 1).tolist() == [[9, 4]]
+    assert (found["at"] == window["at"]).all() and (window["tokens"][0] - 1).tolist() == pointers + starts
+
+
+def test_exchanging_tails_twice_changes_nothing_and_three_chains_take_turns():
+    language, rng = Hops(length=5, chains=2, starts=3, trained=(4,)), np.random.default_rng(0)
+    window = language.draw(rng, 20, 3)
+    other = language.exchanged(window, 3, 2)
+    assert (other["targets"] != window["targets"]).all() and ((other["tokens"] != window["tokens"]).sum(1) == 2).all()
+    again = language.exchanged(other, 3, 2)
+    assert all((again[name] == window[name]).all() for name in window)
+    three = replace(language, chains=3)
+    windows = [three.draw(rng, 20, 3)]
+    for _ in range(3):
+        windows.append(three.exchanged(windows[-1], 3, 1))
+    assert all(((w["tokens"] != windows[0]["tokens"]).sum(1) == 3).all() for w in windows[1:3])
+    assert all((windows[3][name] == windows[0][name]).all() for name in window)
+
+
 def test_training_opens_the_lengths_from_the_front():
     language = Hops(length=8, trained=(1, 1, 2, 5), curriculum=0.5)
     opened = {share: language.stage(share).trained for share in (0, 0.12, 0.13, 0.3, 0.4, 0.5, 1)}
@@ -113,6 +142,7 @@ def test_hops_optimum_by_enumeration(hops):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Hops().exchanged(Hops().test(1)[0], 1, 3), "hop 3 does not lie on a way of 2 hops"),
         (lambda: Hops(length=4, trained=(1, 5)), "k=5 hops do not fit: a chain has 1 … 4"),
         (lambda: Hops(trained=(0,)), "k=0 hops do not fit: a chain has 1 … 16"),
         (lambda: Hops(trained=()), "trained is empty; name at least one number of hops"),

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_masked import SMALL
 
 from trmlib import article, compare, plots, stats
@@ -124,9 +125,46 @@ def test_more_passes_are_measured_on_the_windows_of_the_record():
 
 def test_what_is_measured_of_which_arm():
     wanted = {r.arm: fill_evaluations.wanted(r.arm, r.spec) for r in hops.grid("full")}
-    assert wanted["8 passes"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
+    assert wanted["8 passes"] == ["longer", "reads"] and wanted["TRM"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
     assert wanted["8 passes, untied"] == wanted["0 passes, 4 blocks"] == []
     assert [a for a, names in wanted.items() if "longer" in names] == report.may_go_on("full")
+
+
+class Reader:
+    """A model of hops that follows `speed` pointers a pass; its state is where it stands."""
+
+    def __init__(self, language, speed):
+        self.language, self.speed = language, speed
+
+    def __call__(self, tokens, at, passes, carry=None, hand_on=False):
+        place = tokens[:, self.language.elements :] if carry is None else carry[0]
+        for _ in range(self.speed * passes):
+            place = tokens.gather(1, place - 1)
+        logits = torch.nn.functional.one_hot(place, self.language.vocab)
+        return (logits, (place, place)) if hand_on else logits
+
+
+def test_which_pass_reads_which_pointer_of_a_reader_by_hand():
+    lang = Hops(length=6, starts=3, trained=(1, 4))
+    task = FillTask(Spec("hops", replace(SMALL, sees="window", passes=4), lang, TrainConfig(), 0))
+    before, hop = np.indices((7, 6))
+    for speed in (1, 2):
+        found = fill_evaluations.reads(task, Reader(lang, speed))
+        ahead = hop + 1 > speed * before
+        assert (found["longest"]["new"] == ahead).all() and (found["longest"]["old"] == ~ahead).all()
+        assert (found["trained"]["new"] == ahead[:5, :4]).all() and found["trained"]["accuracy"] == found["longest"]["accuracy"] == 1
+        assert (found["trained"]["k"], found["trained"]["passes"], found["longest"]["k"], found["longest"]["passes"]) == (4, 4, 6, 32)
+    slow = replace(task.spec, model=replace(SMALL, sees="window", passes=2))  # two passes for four hops: it ends in the middle, at neither end
+    found = fill_evaluations.reads(FillTask(slow), Reader(lang, 1))["trained"]
+    assert found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["accuracy"] == 0
+
+
+def test_a_model_goes_on_from_the_state_that_it_had():
+    """With nothing exchanged, some passes and then the rest are all passes."""
+    task = FillTask(Spec("hops", replace(SMALL, sees="window", passes=2), Hops(length=3, starts=2, trained=(1, 2)), TrainConfig(), 0))
+    model, (tokens, at, _) = task.model().eval(), task.curve_batch.values()
+    state = model(tokens, at, passes=3, hand_on=True)[1]
+    assert torch.equal(model(tokens, at, passes=2, carry=state), model(tokens, at, passes=5))
 
 
 def test_alignment_is_shown_only_where_the_question_is_read_again(store):

@@ -189,6 +189,25 @@ class Hops(Language):
         at = np.tile(self.elements + np.arange(self.starts), (rows, 1))
         return {"tokens": 1 + np.concatenate([pointers, start], 1), "at": at, "targets": 1 + end}
 
+    def exchanged(self, batch, group, hop):
+        """Windows of a group (its index) whose chains exchange their tails: what comes after hop number `hop` (1 … k) of the way from the
+        starts is now the next chain's, and so is the end. All chains stay as long as they were, and all hops before that one the same."""
+        k, tokens = self.groups[group], batch["tokens"].copy()
+        if not 1 <= hop <= k:
+            raise TrmError(f"hop {hop} does not lie on a way of {k} hops")
+        pointers, starts = tokens[:, : self.elements] - 1, tokens[:, self.elements :] - 1
+        at, left = np.tile(np.arange(self.elements), (len(tokens), 1)), np.zeros_like(pointers)
+        for _ in range(self.length):  # `left`: hops from each element to its end
+            at, before = np.take_along_axis(pointers, at, 1), at
+            left += at != before
+        last = np.nonzero(left == k - hop + 1)[1].reshape(-1, self.chains)  # of each chain the element that points across the hop
+        np.put_along_axis(pointers, last, np.roll(np.take_along_axis(pointers, last, 1), 1, 1), 1)
+        at = starts
+        for _ in range(k):
+            at = np.take_along_axis(pointers, at, 1)
+        tokens[:, : self.elements] = 1 + pointers
+        return batch | {"tokens": tokens, "targets": 1 + at}
+
     def stage(self, share):
         done = min(1.0, share / self.curriculum) if self.curriculum else 1.0
         return replace(self, trained=self.trained[: max(1, math.ceil(done * len(self.trained)))])

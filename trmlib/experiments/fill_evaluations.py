@@ -1,12 +1,14 @@
 """New measures of models that were trained on a language of `data.synthetic`."""
 
 import numpy as np
+import torch
 
 from trmlib.evaluate import score_blanks
 from trmlib.experiments.fill import TEST_PASSES, FillTask
 from trmlib.probe import alignment
 
 MORE_PASSES = 32  # enough for a model that was trained with up to 15 of them
+OPENED = ("8 passes", "4 passes, within reach", "4 passes")  # arms of hops that are asked which pass reads which pointer
 
 
 def alignments(task, model):
@@ -28,7 +30,28 @@ def longer(task, model):
     return {"nll": nll, "accuracy": accuracy}
 
 
-SINGLE = {"alignment": alignments, "longer": longer}
+@torch.inference_mode()
+def reads(task, model):
+    """Which pass reads which pointer of hops? Some passes are made, then the chains exchange their tails at a hop (`Hops.exchanged`), and the state goes
+    on to the last pass. For the longest way of training with as many passes as there ("trained"), and for the longest of all with 32 ("longest"):
+    shares of answers that name the "old" and the "new" end, each (k + 1, k), passes before the exchange by hop; and the "accuracy" without."""
+    lang, own, found = task.language, task.spec.model.passes, {}
+    for name, k, passes in (("trained", max(lang.trained), own), ("longest", lang.length, max(MORE_PASSES, own))):
+        window, _ = lang.test(lang.groups.index(k))
+        tokens, at, ends = task.tensors(window).values()
+        states = [model(tokens, at, passes=j, hand_on=True)[1] for j in range(min(k, passes) + 1)]
+        old, new = np.zeros((2, len(states), k))
+        for hop in range(1, k + 1):
+            others, _, other_ends = task.tensors(lang.exchanged(window, lang.groups.index(k), hop)).values()
+            for j, state in enumerate(states):  # before the first pass there is no state but the start's own
+                said = model(others, at, passes=passes - j, carry=state if j else None).argmax(-1)
+                old[j, hop - 1], new[j, hop - 1] = ((said == e).float().mean() for e in (ends, other_ends))
+        accuracy = (model(tokens, at, passes=passes).argmax(-1) == ends).float().mean()
+        found[name] = {"k": k, "passes": passes, "old": old, "new": new, "accuracy": float(accuracy)}
+    return found
+
+
+SINGLE = {"alignment": alignments, "longer": longer, "reads": reads}
 GROUPED = {}
 GROUP_SEEDS = ()
 
@@ -38,7 +61,8 @@ def wanted(arm, spec):
     c = spec.model
     if spec.experiment != "hops" or not c.passes or not c.tied:
         return []
-    return ["longer", "alignment"] if c.rereads else ["longer"]  # without its question a start from elsewhere means nothing
+    # without its question a start from elsewhere means nothing
+    return ["longer", *(["alignment"] if c.rereads else []), *(["reads"] if arm in OPENED else [])]
 
 
 def load_model(task, tensors):
