@@ -125,7 +125,7 @@ def test_more_passes_are_measured_on_the_windows_of_the_record():
 
 def test_what_is_measured_of_which_arm():
     wanted = {r.arm: fill_evaluations.wanted(r.arm, r.spec) for r in hops.grid("full")}
-    assert wanted["8 passes"] == ["longer", "reads"] and wanted["TRM"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
+    assert wanted["8 passes"] == ["longer", "pointers"] and wanted["TRM"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
     assert wanted["8 passes, untied"] == wanted["0 passes, 4 blocks"] == []
     assert [a for a, names in wanted.items() if "longer" in names] == report.may_go_on("full")
 
@@ -149,14 +149,30 @@ def test_which_pass_reads_which_pointer_of_a_reader_by_hand():
     task = FillTask(Spec("hops", replace(SMALL, sees="window", passes=4), lang, TrainConfig(), 0))
     before, hop = np.indices((7, 6))
     for speed in (1, 2):
-        found = fill_evaluations.reads(task, Reader(lang, speed))
+        found = fill_evaluations.pointers(task, Reader(lang, speed))
         ahead = hop + 1 > speed * before
         assert (found["longest"]["new"] == ahead).all() and (found["longest"]["old"] == ~ahead).all()
         assert (found["trained"]["new"] == ahead[:5, :4]).all() and found["trained"]["accuracy"] == found["longest"]["accuracy"] == 1
         assert (found["trained"]["k"], found["trained"]["passes"], found["longest"]["k"], found["longest"]["passes"]) == (4, 4, 6, 32)
     slow = replace(task.spec, model=replace(SMALL, sees="window", passes=2))  # two passes for four hops: it ends in the middle, at neither end
-    found = fill_evaluations.reads(FillTask(slow), Reader(lang, 1))["trained"]
+    found = fill_evaluations.pointers(FillTask(slow), Reader(lang, 1))["trained"]
     assert found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["accuracy"] == 0
+
+
+def test_agreement_with_a_reader_of_one_pointer_a_pass(store):
+    lang, tiny = Hops(length=6, starts=3, trained=(1, 4)), replace(SMALL, sees="window", passes=4)
+    task, rows = FillTask(Spec("hops", tiny, lang, TrainConfig(), 0)), [record(a, s, {}) for a in report.OPENED[:2] for s in range(2)]
+    df = pd.DataFrame([*rows, record(report.OPENED[2], 0, {})])
+    for r, speed in zip(df.itertuples(), (1, 2, 1, 1, 1), strict=True):
+        found = fill_evaluations.pointers(task, Reader(lang, speed))
+        store.add_evaluation({"experiment": "hops", "name": "pointers", "runs": [r.key], "result": found})
+    found = report.pointers_read(store, df)
+    assert list(found) == list(report.OPENED[:2])  # the third waits for a seed
+    # Of the 6 × 6 exchanges, two pointers a pass are wrong where speed 1 is not through and speed 2 is: hops j + 1 … 2 j, or to 6: 0, 1, 2, 3, 2, 1
+    assert found["8 passes"]["longest"]["agrees"] == pytest.approx([1, 1 - 9 / 36])
+    assert found["8 passes"]["trained"]["agrees"] == pytest.approx([1, 1 - (0 + 1 + 2 + 1) / 16])
+    assert (found["4 passes, within reach"]["longest"]["agrees"] == 1).all() and found["8 passes"]["longest"]["before"] == 7
+    assert report.pointers_read(store, df[:0]) == {}
 
 
 def test_a_model_goes_on_from_the_state_that_it_had():

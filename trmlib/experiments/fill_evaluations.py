@@ -31,7 +31,7 @@ def longer(task, model):
 
 
 @torch.inference_mode()
-def reads(task, model):
+def pointers(task, model):
     """Which pass reads which pointer of hops? Some passes are made, then the chains exchange their tails at a hop (`Hops.exchanged`), and the state goes
     on to the last pass. For the longest way of training with as many passes as there ("trained"), and for the longest of all with 32 ("longest"):
     shares of answers that name the "old" and the "new" end, each (k + 1, k), passes before the exchange by hop; and the "accuracy" without."""
@@ -51,7 +51,7 @@ def reads(task, model):
     return found
 
 
-SINGLE = {"alignment": alignments, "longer": longer, "reads": reads}
+SINGLE = {"alignment": alignments, "longer": longer, "pointers": pointers}
 GROUPED = {}
 GROUP_SEEDS = ()
 
@@ -62,7 +62,7 @@ def wanted(arm, spec):
     if spec.experiment != "hops" or not c.passes or not c.tied:
         return []
     # without its question a start from elsewhere means nothing
-    return ["longer", *(["alignment"] if c.rereads else []), *(["reads"] if arm in OPENED else [])]
+    return ["longer", *(["alignment"] if c.rereads else []), *(["pointers"] if arm in OPENED else [])]
 
 
 def load_model(task, tensors):

@@ -9,6 +9,7 @@ from trmlib import compare, stats
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.evaluate import orders_of
 from trmlib.experiments import grid
+from trmlib.experiments.fill_evaluations import OPENED
 from trmlib.export import percent
 
 LEVEL = 0.9  # a length is reached when this share of its windows is solved
@@ -146,6 +147,25 @@ def mastered(df, arm):
     own, k = trained_most(whole(df, arm)[0]), kinds(df, arm)
     learnt = c[:, own, k["trained"]].mean(1) >= MASTERED
     return np.stack([c[learnt][:, p, k["beyond"]].mean(1) for p in (own, -1)], 1)
+
+
+def pointers_read(store, df):
+    """{arm: {way: {"k", "passes", "before" (passes made before the exchange), "new" and "old" (seeds, before, k), "agrees" and "accuracy" (seeds,)}}} of
+    the evaluation `pointers`, of the arms whose seeds have all been measured. "agrees": the share of answers, over exchanges at every hop while hops are
+    left, that name the end which a reader of one pointer a pass would."""
+    found, out = compare.evaluation_frame(store, df, "pointers"), {}
+    for arm in OPENED:
+        results = [r for (of, _), r in sorted(found.items()) if of == arm]
+        if not results or len(results) < compare.enough(df):
+            continue
+        out[arm] = {}
+        for way, one in results[0].items():
+            old, new = (np.array([r[way][end] for r in results]) for end in ("old", "new"))
+            before, hop = np.indices(old.shape[1:])
+            right = np.where(hop + 1 > before, new, old)[:, : one["k"]]  # after k passes nothing is left to be read
+            out[arm][way] = {"k": one["k"], "passes": one["passes"], "before": old.shape[1], "old": old, "new": new,
+                             "agrees": right.mean((1, 2)), "accuracy": np.array([r[way]["accuracy"] for r in results])}  # fmt: skip
+    return out
 
 
 def climbing(df, arm):
