@@ -114,6 +114,7 @@ def everything():
         "as_good": True,
         "saves": "7.1",
         "step": True,
+        "opened": "97 %",
     }
     vars(values["hops"]).update(hops)
     vars(values["dial"]).update(

@@ -466,6 +466,12 @@ def test_the_article_says_that_a_detached_trm_guesses_only_when_every_kind_of_it
     assert not article.detached([1])  # one is pending
 
 
+def test_the_article_says_what_passes_read_only_where_nearly_all_is_so():
+    opened = lambda *agrees: {"8 passes": {"longest": {"agrees": np.array(agrees)}}}  # noqa: E731
+    assert article.one_pointer(opened(0.97, 0.98, 0.99)) == "98 %"
+    assert article.one_pointer(opened(0.5, 0.99, 0.99)) is article.one_pointer(opened(0.9, 0.9, 0.9)) is article.one_pointer({}) is None
+
+
 def test_the_article_credits_the_detached_passes_only_when_every_trm_loses_to_the_last_pass_alone(monkeypatch):
     loses, ties = (SimpleNamespace(high=v) for v in (-0.1, 0.1))
     rows = [{"arm": arm, "without": (rival, loses), "accuracy": np.array([0.5, 0.5])} for arm, rival in report.UNDETACHED.items()]

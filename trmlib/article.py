@@ -75,7 +75,7 @@ def values(store, profile="full"):
         "autoregressive": autoregressive(store, df["autoregressive"]),
         "capacity": capacity(store, df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
-        "hops": hops(when_report.longer(store, df["hops"]), profile),
+        "hops": hops(when_report.longer(store, df["hops"]), profile, when_report.pointers_read(store, df["hops"])),
         "dial": dial(df["dial"]),
         "language": language(store, df["masked"]),
         "runs": sum(len(frame) for frame in df.values()),
@@ -271,9 +271,9 @@ def longer(store, experiment, df):
     return f"{percent(e)} ({most} for {own})"
 
 
-def hops(df, profile):
+def hops(df, profile, opened):
     """`arm(name)`: what is said of a model; `learnt`: how many of those that can go on learnt the lengths of their training, and `learnt_gain`:
-    how many of these passes beyond training help."""
+    how many of these passes beyond training help; `opened`: the share of answers that are those of a reader of one pointer a pass, where nearly all are."""
     table = {r["arm"]: r for r in when_report.thinking(df, profile).to_dict("records")}
     lang = when_report.language(df) if len(df) else None
     guess = when_report.guess(df) if lang else math.nan
@@ -302,8 +302,15 @@ def hops(df, profile):
         asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
         detached=detached(df), alone=alone(df), untied_climbing=when_report.climbing(df, "8 passes, untied") if untied.done else 0,
         seeds=compare.enough(df) if lang else 0, learnt=len(learnt), learnt_gain=sum(a.gains for a in learnt),
-        saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
+        opened=one_pointer(opened), saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
+
+
+def one_pointer(opened):
+    """Of the block with eight passes on the longest chains, when they are exchanged between passes; None unless it is surely over 90 %."""
+    found = opened.get("8 passes")
+    mean, low, _ = when_report.interval(found["longest"]["agrees"]) if found else (0, 0, 0)
+    return share(mean) if low > when_report.LEVEL else None
 
 
 DETACHED = [a for a in when_report.WHOLE_GRADIENT if a.startswith("TRM")]

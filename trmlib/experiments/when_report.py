@@ -743,6 +743,15 @@ def learned(store, hops, dial, masked, tasks, profile):
     if g:
         like = "k" if g["difference"].low > 0 else "log k" if g["difference"].high < 0 else "k or log k, which cannot be told"
         lines.append(f"The passes that *{ADVISED['depth']}* needs grow like **{like}**: {g['per_hop']:.2f} a hop.")
+    same = [
+        f"*{arm}* ({'{:.0%} [{:.0%}, {:.0%}]'.format(*interval(ways['longest']['agrees']))} of answers)"
+        for arm, ways in (pointers_read(store, hops) if len(hops) else {}).items()
+        if interval(ways["longest"]["agrees"])[1] > LEVEL
+    ]
+    if same:
+        lines.append(
+            f"With chains exchanged between their passes, on the longest, these answer as a reader of **one pointer a pass** would: {'; '.join(same)}."
+        )
     reach = gradient_reach(hops)
     cut = [f"*{r['arm']}* ({points(r['effect'])})" for r in reach if r["against"] and r["effect"].high < 0]
     if cut:
