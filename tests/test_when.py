@@ -150,13 +150,29 @@ def test_which_pass_reads_which_pointer_of_a_reader_by_hand():
     before, hop = np.indices((7, 6))
     for speed in (1, 2):
         found = fill_evaluations.pointers(task, Reader(lang, speed))
-        ahead = hop + 1 > speed * before
-        assert (found["longest"]["new"] == ahead).all() and (found["longest"]["old"] == ~ahead).all()
-        assert (found["trained"]["new"] == ahead[:5, :4]).all() and found["trained"]["accuracy"] == found["longest"]["accuracy"] == 1
-        assert (found["trained"]["k"], found["trained"]["passes"], found["longest"]["k"], found["longest"]["passes"]) == (4, 4, 6, 32)
+        ahead, (longest, trained) = 96 * (hop + 1 > speed * before), (found["longest"], found["trained"])
+        assert (longest["new"] == ahead).all() and (longest["old"] == 96 - ahead).all() and (trained["new"] == ahead[:5, :4]).all()
+        assert all(f["asked"] == f["right"] == 96 and (f["solved"] == 96).all() for f in found.values())
+        assert (trained["k"], trained["passes"], longest["k"], longest["passes"]) == (4, 4, 6, 32)
     slow = replace(task.spec, model=replace(SMALL, sees="window", passes=2))  # two passes for four hops: it ends in the middle, at neither end
     found = fill_evaluations.pointers(FillTask(slow), Reader(lang, 1))["trained"]
-    assert found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["accuracy"] == 0
+    assert found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["right"] == found["solved"].sum() == 0
+
+
+def test_only_questions_solved_in_both_windows_are_counted():
+    """A model that reads all at once and is wrong about one start in three, which one hangs on the window."""
+    lang = Hops(length=3, starts=3, trained=(2,))
+    task, reader = FillTask(Spec("hops", replace(SMALL, sees="window", passes=2), lang, TrainConfig(), 0)), Reader(lang, 3)
+
+    def sloppy(tokens, at, passes, carry=None, hand_on=False):
+        out = reader(tokens, at, passes, carry, hand_on)
+        if not hand_on:
+            out[torch.arange(len(out)), tokens[:, 0] % 3] = 0  # names token 0, no end
+        return out
+
+    found = fill_evaluations.pointers(task, sloppy)["longest"]
+    assert found["right"] == 2 * found["asked"] / 3 and (found["solved"] <= found["right"]).all() and found["solved"].min() > 0
+    assert (found["new"][0] == found["solved"]).all() and not found["new"][1:].any() and (found["old"][1:] == found["solved"]).all()
 
 
 def test_agreement_with_a_reader_of_one_pointer_a_pass(store):
@@ -171,7 +187,9 @@ def test_agreement_with_a_reader_of_one_pointer_a_pass(store):
     # Of the 6 × 6 exchanges, two pointers a pass are wrong where speed 1 is not through and speed 2 is: hops j + 1 … 2 j, or to 6: 0, 1, 2, 3, 2, 1
     assert found["8 passes"]["longest"]["agrees"] == pytest.approx([1, 1 - 9 / 36])
     assert found["8 passes"]["trained"]["agrees"] == pytest.approx([1, 1 - (0 + 1 + 2 + 1) / 16])
-    assert (found["4 passes, within reach"]["longest"]["agrees"] == 1).all() and found["8 passes"]["longest"]["before"] == 7
+    longest = found["4 passes, within reach"]["longest"]
+    assert (longest["agrees"] == 1).all() and (longest["solved"] == 1).all() and (longest["accuracy"] == 1).all()
+    assert (longest["new"] == np.triu(np.ones((7, 6)))).all() and found["8 passes"]["longest"]["new"][1, 1] == 0.5
     assert report.pointers_read(store, df[:0]) == {}
 
 

@@ -31,23 +31,26 @@ def longer(task, model):
 
 
 @torch.inference_mode()
-def pointers(task, model):
+def pointers(task, model, rows=32):
     """Which pass reads which pointer of hops? Some passes are made, then the chains exchange their tails at a hop (`Hops.exchanged`), and the state goes
     on to the last pass. For the longest way of training with as many passes as there ("trained"), and for the longest of all with 32 ("longest"):
-    shares of answers that name the "old" and the "new" end, each (k + 1, k), passes before the exchange by hop; and the "accuracy" without."""
+    of how many questions "asked" all passes in one window name its end, before the exchange ("right") and for each hop in both windows ("solved", (k,)); and
+    how many of those solved then name the "old" and the "new" end, each (k + 1, k), passes before the exchange by hop."""
     lang, own, found = task.language, task.spec.model.passes, {}
     for name, k, passes in (("trained", max(lang.trained), own), ("longest", lang.length, max(MORE_PASSES, own))):
-        window, _ = lang.test(lang.groups.index(k))
+        window, _ = lang.test(lang.groups.index(k), rows)
         tokens, at, ends = task.tensors(window).values()
         states = [model(tokens, at, passes=j, hand_on=True)[1] for j in range(min(k, passes) + 1)]
-        old, new = np.zeros((2, len(states), k))
+        right = model(tokens, at, passes=passes).argmax(-1) == ends
+        old, new = np.zeros((2, len(states), k), int)
         for hop in range(1, k + 1):
             others, _, other_ends = task.tensors(lang.exchanged(window, lang.groups.index(k), hop)).values()
             for j, state in enumerate(states):  # before the first pass there is no state but the start's own
                 said = model(others, at, passes=passes - j, carry=state if j else None).argmax(-1)
-                old[j, hop - 1], new[j, hop - 1] = ((said == e).float().mean() for e in (ends, other_ends))
-        accuracy = (model(tokens, at, passes=passes).argmax(-1) == ends).float().mean()
-        found[name] = {"k": k, "passes": passes, "old": old, "new": new, "accuracy": float(accuracy)}
+                if j == 0:
+                    solved = right & (said == other_ends)
+                old[j, hop - 1], new[j, hop - 1] = (int((solved & (said == e)).sum()) for e in (ends, other_ends))
+        found[name] = {"k": k, "passes": passes, "asked": ends.numel(), "right": int(right.sum()), "solved": new[0].copy(), "old": old, "new": new}
     return found
 
 

@@ -150,9 +150,10 @@ def mastered(df, arm):
 
 
 def pointers_read(store, df):
-    """{arm: {way: {"k", "passes", "before" (passes made before the exchange), "new" and "old" (seeds, before, k), "agrees" and "accuracy" (seeds,)}}} of
-    the evaluation `pointers`, of the arms whose seeds have all been measured. "agrees": the share of answers, over exchanges at every hop while hops are
-    left, that name the end which a reader of one pointer a pass would."""
+    """{arm: {way: {"k", "passes", "new" (passes made before the exchange, k), "solved", "accuracy", "agrees" (seeds,)}}} of the evaluation `pointers`, of the
+    arms whose seeds have all been measured. "new": of the questions that a model solves in both windows, the share, over all seeds, whose answer is the new end;
+    "solved": what share these are of all; "accuracy" without an exchange; "agrees": the share of answers, over exchanges at every hop while hops are left, that name the
+    end which a reader of one pointer a pass would."""
     found, out = compare.evaluation_frame(store, df, "pointers"), {}
     for arm in OPENED:
         results = [r for (of, _), r in sorted(found.items()) if of == arm]
@@ -160,11 +161,14 @@ def pointers_read(store, df):
             continue
         out[arm] = {}
         for way, one in results[0].items():
-            old, new = (np.array([r[way][end] for r in results]) for end in ("old", "new"))
+            old, new, solved = (np.array([r[way][name] for r in results], float) for name in ("old", "new", "solved"))
             before, hop = np.indices(old.shape[1:])
             right = np.where(hop + 1 > before, new, old)[:, : one["k"]]  # after k passes nothing is left to be read
-            out[arm][way] = {"k": one["k"], "passes": one["passes"], "before": old.shape[1], "old": old, "new": new,
-                             "agrees": right.mean((1, 2)), "accuracy": np.array([r[way]["accuracy"] for r in results])}  # fmt: skip
+            cells, asked = right.shape[1], one["asked"]
+            out[arm][way] = {
+                "k": one["k"], "passes": one["passes"], "new": new.sum(0) / np.maximum(1, solved.sum(0)), "solved": solved.mean(1) / asked,
+                "accuracy": np.array([r[way]["right"] for r in results]) / asked, "agrees": right.sum((1, 2)) / np.maximum(1, cells * solved.sum(1)),
+            }  # fmt: skip
     return out
 
 
@@ -744,7 +748,7 @@ def learned(store, hops, dial, masked, tasks, profile):
         like = "k" if g["difference"].low > 0 else "log k" if g["difference"].high < 0 else "k or log k, which cannot be told"
         lines.append(f"The passes that *{ADVISED['depth']}* needs grow like **{like}**: {g['per_hop']:.2f} a hop.")
     same = [
-        f"*{arm}* ({'{:.0%} [{:.0%}, {:.0%}]'.format(*interval(ways['longest']['agrees']))} of answers)"
+        f"*{arm}* ({'{:.1%} [{:.1%}, {:.1%}]'.format(*interval(ways['longest']['agrees']))} of answers)"
         for arm, ways in (pointers_read(store, hops) if len(hops) else {}).items()
         if interval(ways["longest"]["agrees"])[1] > LEVEL
     ]
