@@ -136,11 +136,11 @@ def frame(store, experiment, profile, precision=None):
 
 def shown(store, experiment, profile):
     """(frame, profile) of the records that a chapter shows: those of the profile, or in place of "full" those of "cpu" where more arms
-    have all their seeds there."""
+    have all their seeds there. Where the two share runs, a chapter says itself which of its others are cut."""
     df = frame(store, experiment, profile)
     if profile == "full":
         cut = frame(store, experiment, "cpu")
-        if (arms_done(cut, experiment), len(cut)) > (arms_done(df, experiment), len(df)):
+        if not set(cut.key) & set(df.key) and (arms_done(cut, experiment), len(cut)) > (arms_done(df, experiment), len(df)):
             return cut, "cpu"
     return df, profile
 
