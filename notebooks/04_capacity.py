@@ -257,7 +257,8 @@ for ax, (title, (kind, start)) in zip(axes.flat, panels.items(), strict=True):
         ax.axvline(1, color="#444444", linestyle="--", linewidth=1)
         if counted:
             ax.axhline(math.exp(counted["unigram"]), color="#444444", linestyle=":", linewidth=1)
-        plots.plain_log(ax, ticks=(1, 1.5, 2, 3, 5, 7))
+        low, high = ax.get_ylim()
+        plots.plain_log(ax, ticks=(1, 3) if high > 20 * low else (1, 1.5, 2, 3, 5, 7))
         ax.tick_params(labelbottom=True)
         ax.set_ylabel("perplexity")
         ax.legend(fontsize=9)
@@ -388,6 +389,17 @@ if counted and len(lows):
         "its curve, not its level."
         if (mismatched[mismatched["scored from"] == "own"].turned == 0).all() and lows.min() > math.exp(counted["unigram"])
         else "The starts are not told apart by these runs."
+    )
+sizes, fit = report.law(df, "leaking", "last")
+if fit:
+    at = " and ".join(
+        f"*{arm}* in {int((~g.censored).sum())} of {len(g)} seeds, at about {np.median(g.examples[~g.censored]):,.0f} windows"
+        for arm, g in sizes.groupby("arm", sort=False)
+        if not g.censored.all()
+    )
+    say(
+        f"**{'The larger model turns sooner.' if fit[0].high < 0 else 'Size and turn.'}** At the earlier run's rate of 1e-4, from the last token, {at}. The law says that the windows at the turn grow as the parameters, to the "
+        f"power of 1; these say {fit[0].text(digits=2)} ({sizes.arm.nunique()} sizes, {fit[0].n} runs)."
     )
 
 # %% [markdown]

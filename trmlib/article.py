@@ -151,12 +151,11 @@ def shakespeare(store, df, profile):
     (word, e), counted = shakespeare_report.verdict(df), compare.references(store, df)
     first = compare.primary(df, shakespeare_report.PRIMARY, unlearnt=compare.unlearnt(df, counted))
     recursion = next(compare.reading(r) for _, r in first.iterrows() if (r.arm, r.rival) == ("mask", "parallel"))
-    slots = {arm: perplexity(math.exp(nll[:, 0].mean())) for arm, nll in shakespeare_report.by_slot(df, ("baseline", "parallel")).items()}
     parallel = math.exp(compare.scores(df, "parallel").mean()) if compare.complete(df, "parallel") else None
     return SimpleNamespace(
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), one_refinement=change(df, "T-1", "parallel") if compare.complete(df, "T-1") else None, parallel=perplexity(parallel),
-        slot_parallel=slots.get("parallel") if len(slots) == 2 else None, slot_baseline=slots.get("baseline"), pairs=perplexity(math.exp(counted["bigram"])) if counted else PENDING, unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
+        unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
         two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip
@@ -202,7 +201,7 @@ def capacity(store, df):
     counted = compare.references(store, df)
     word, _ = capacity_report.law_verdict(df, counted, "steady")
     table, fit = capacity_report.law(df, "steady")
-    turned = capacity_report.turned(df)
+    turned, (_, size) = capacity_report.turned(df), capacity_report.law(df, "leaking", "last")
     (trm, standard, _), (whole, flat, _) = capacity_report.PRIMARY[0], capacity_report.RECURSION[0]
     slots = {arm: nll.mean(0) for arm, nll in capacity_report.by_slot(store, df).items()}
     first = {arm: perplexity(math.exp(nll[0])) for arm, nll in slots.items()}
@@ -225,7 +224,7 @@ def capacity(store, df):
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
         whole=mean(whole) if compare.complete(df, whole) else None,
         leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
-        sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()),
+        sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()), larger=bool(size and size[0].high < 0),
         corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,
         size=f"{df[df.arm == trm].parameters.iloc[0]:,} parameters" if compared else PENDING,
     )  # fmt: skip

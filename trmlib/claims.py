@@ -794,7 +794,12 @@ def rests_on(df, counted, arms):
 def turned_at(claim, df, store):
     """A run without a record: causes that give its shape are candidates, never a proof."""
     word, tested, names = capacity.ppl_verdict(df, compare.references(store, df))
-    return Finding("open", f"candidates: {', '.join(names)}" if names else f"{len(tested)} causes tested, none has its shape")
+    return Finding(
+        "open",
+        f"candidates: {', '.join(names)}"
+        if names
+        else f"tested {'; '.join(tested)}: none has its shape and ever knew more than counting tells",
+    )
 
 
 @rule
