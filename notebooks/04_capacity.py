@@ -398,8 +398,16 @@ if fit:
         if not g.censored.all()
     )
     say(
-        f"**{'The larger model turns sooner.' if fit[0].high < 0 else 'Size and turn.'}** At the earlier run's rate of 1e-4, from the last token, {at}. The law says that the windows at the turn grow as the parameters, to the "
+        f"**{'The larger model turns sooner.' if fit[0].high < 0 else 'Size and turn.'}** At the earlier run's rate of 1e-4, scored from the last token, curves turn: {at}. The law says that the windows at the turn grow as the parameters, to the "
         f"power of 1; these say {fit[0].text(digits=2)} ({sizes.arm.nunique()} sizes, {fit[0].n} runs)."
+    )
+large = report.turns(was)
+large = large[(large.arm == "as it was") & (large.start == "last")]
+if len(large) and not large.censored.all():
+    low = large[~large.censored]
+    say(
+        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
+        f"({compare.label(was, was_profile)})."
     )
 
 # %% [markdown]

@@ -106,6 +106,8 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
     path.write_text(path.read_text().replace('"first": 1', '"first": 2'))
     with pytest.raises(TrmError, match="adaptive.*was edited or damaged"):
         store.evaluations("masked", "adaptive")
+    with pytest.raises(TrmError, match="adaptive.*was edited or damaged"):  # what is damaged is not done
+        evaluate(store, profile="smoke", device="cpu", quiet=True)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32"
         for name in names:
             for members in [[r] for r in runs] if name in m.SINGLE else [[r for r in runs if r.spec.seed in m.GROUP_SEEDS]]:
                 keys = [key[r.spec] for r in members]
-                if not keys or store.evaluation_path(experiment, name, keys).exists():
+                if not keys or store.evaluated(experiment, name, keys):
                     continue
                 here = all(store.weights(k).exists() for k in keys)
                 (jobs if here else missing).append((experiment, name, members, keys))

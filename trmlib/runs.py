@@ -277,6 +277,11 @@ class Store:
             raise TrmError(f"{path} already holds other numbers; nothing was overwritten")
         return True
 
+    def evaluated(self, experiment, name, keys):
+        """Is there such an evaluation? A damaged one is an error, not an answer."""
+        path = self.evaluation_path(experiment, name, keys)
+        return path.exists() and bool(parse_evaluation(path.read_text(errors="replace"), path))
+
     def evaluations(self, experiment, name):
         """All evaluations of this name, every one checked."""
         paths = sorted(self.root.glob(f"{experiment}/evaluations/{name}.*.json"))
