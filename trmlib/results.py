@@ -59,7 +59,7 @@ MEASURES = {
 PARTS = {"a": "part A of the validation set, on which choices are made", "b": "part B, which figures show", "all": "both parts"}
 
 
-NESTED = {  # name, or name/first key → (what its lists count, from the outside in, and from which number on; a word without one: by the list of that name; what it holds)
+NESTED = {  # name, or name/key → (what its lists count, from the outside in, and from which number on; a word without one: by the list of that name; what it holds)
     "by_pass": ("pass:0", "scores of the read-out before any pass (0) and after each"),
     "by_step": ("step:1", "scores after each supervision step"),
     "by_slot": ("slot:1", "scores of each slot of a chunk"),
@@ -85,6 +85,9 @@ NESTED = {  # name, or name/first key → (what its lists count, from the outsid
     "longer": ("steps", "share of puzzles solved (right), and if each stops when the halting head is sure (surely), after so many steps; on hops: after each pass, at each number of hops"),
     "longer/nll": ("pass:0 hops:1", "`nll` after each pass, more than were trained, at each number of hops"),
     "longer/accuracy": ("pass:0 hops:1", "`accuracy` of the same"),
+    "pointers": ("hop:1", "questions asked of chains of `k` hops with so many passes, answered right, and (solved) answered right in both windows by the hop after which they exchange their rest"),
+    "pointers/old": ("pass:0 hop:1", "of those solved, how many name the end from before the exchange, if that comes after so many passes"),
+    "pointers/new": ("pass:0 hop:1", "of those solved, how many name the end that the exchange makes right"),
     "harder": ("group:0", "puzzles of other givens and more rounds of deduction"),
     "harder/groups": ("group:0 steps", "each group: givens, rounds needed, puzzles, and the share solved after so many steps"),
     "noise": ("steps", "share of puzzles solved with noise of that standard deviation after every step"),
@@ -144,8 +147,8 @@ def curves(records):
 
 
 def of(name, path):
-    """The entry of NESTED for a number."""
-    found = NESTED.get(f"{name}/{path[0]}", NESTED.get(name)) if path else NESTED.get(name)
+    """The entry of NESTED for a number: that of the first of its keys that has one, or of the whole."""
+    found = next((NESTED[k] for k in (*(f"{name}/{part}" for part in path), name) if k in NESTED), None)
     if found is None:
         raise TrmError(f"nothing says what {name!r} holds; describe it in trmlib/results.py")
     return found
