@@ -199,7 +199,8 @@ if bands:
 ax.plot(*zip(*claimed["curve"].items()), "x", color="black", markersize=8, label="published")
 ax.plot(*zip(*claimed["other"].items()), "+", color="black", markersize=10, label="another record of that run")
 ax.set(xscale="log", xlabel="step", ylabel="perplexity, fixed windows")
-plots.plain_log(ax, ticks=(1, 2, 5))
+plots.plain_log(ax, ticks=(1,) if bands else (1, 2, 5))
+ax.yaxis.set_major_formatter("{x:,.10g}")
 ax.legend(fontsize=9)
 save(
     fig,
@@ -218,10 +219,13 @@ plt.show()
 
 # %%
 ((step, ppl),), rerun = claimed["other"].items(), claimed["rerun"]
-said = "; ".join(f"{name} {mean:.2f} (step {at:,})" for name, (at, mean) in report.near(bands, step).items())
+near = report.near(bands, step)
+said = "; ".join(f"{name} {mean:,.{2 if mean < 10 else 0}f} (step {at:,})" for name, (at, mean) in near.items())
+alike = [name for name, (_, mean) in near.items() if ppl / 2 < mean < ppl * 2]
 say(
     f"**Two more records are known.** One of the same run says {ppl} at step {step:,}, a perplexity that a model without the answer does not reach. "
     + (f"Near that step ours stand at: {said} ({compare.label(was, was_profile)}). " if said else "Ours are pending. ")
+    + (f"Within a factor of two of it, and no others: {'; '.join(alike)}. " if alike else "")
     + f"And a later rerun by the same author, word by word and without the leak, stands at {rerun['baseline']} for the baseline and {rerun['TRM']} for the TRM: "
     "there the TRM is the worse one."
 )
@@ -406,7 +410,7 @@ large = large[(large.arm == "as it was") & (large.start == "last")]
 if len(large) and not large.censored.all():
     low = large[~large.censored]
     say(
-        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
+        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, among the first points, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
         f"({compare.label(was, was_profile)})."
     )
 
