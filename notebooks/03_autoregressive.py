@@ -132,6 +132,13 @@ if len(ready):
         f"Below {report.NEAR_ONE} without the shift, both models: **{low} of {len(ready)}** recorded settings. Above it with the shift, both models: **{high} of "
         f"{len(ready)}**." + ("" if len(ready) == len(table) else f" {len(table) - len(ready)} settings are pending.")
     )
+for r in ready.to_dict("records"):
+    if max(r[a] for a in names[:2]) >= report.NEAR_ONE:
+        late, runs = report.falling(df, r["setting"])
+        say(
+            f"Without the shift *{r['setting']}* ends at {show(r[names[0]])} and {show(r[names[1]])}, and was still falling at its last point (by 1 % or more) in {late} of {runs} runs: "
+            + ("cut too soon to tell." if late == runs else "it may stay there.")
+        )
 
 # %% [markdown]
 # ## Does thinking time help left to right?

@@ -127,6 +127,13 @@ def test_tables_of_settings_tuning_and_passes_by_hand():
     assert report.trained_passes(frame(baseline=(2, 2))) is None
 
 
+def test_runs_that_were_still_falling_by_hand():
+    df = frame(**{"baseline, no shift (chunk 4)": (1.2, 1.2), "TRM, no shift (chunk 4)": (1.2, 1.2), "TRM (chunk 4)": (200, 200)})
+    for r, nll in zip(df.record, ([3, 2, 1], [3, 1, 1], [3, 1, 2], [3, 1, 0.995], [3, 2, 1], [3, 2, 1]), strict=True):
+        r["curve"] = {"nll": nll}
+    assert report.falling(df, "chunk 4") == (1, 4)
+
+
 def test_a_chapter_shows_the_cut_profile_where_it_has_more_than_the_full_one(monkeypatch):
     full, cut = frame(baseline=(1, 2))[:0], frame(**FOUR).assign(key=lambda df: "cut " + df.key)
     monkeypatch.setattr(tables, "frame", lambda store, experiment, profile: {"full": full, "cpu": cut, "smoke": full}[profile])

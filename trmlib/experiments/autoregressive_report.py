@@ -59,6 +59,12 @@ def settings(df):
     return pd.DataFrame(rows)
 
 
+def falling(df, setting):
+    """(runs without the shift of a setting whose curve is lowest at its last point, and by a hundredth or more; all such runs)."""
+    ends = [r["curve"]["nll"] for r in df[df.arm.isin([f"{name} ({setting})" for name in UNSHIFTED])].record]
+    return sum(nll[-1] < min(nll[:-1]) - 0.01 for nll in ends), len(ends)
+
+
 def trained_passes(df):
     """(passes, perplexity mean, low, high) of models trained with 1, 2, 3, 5, 8 passes, or None with fewer than two."""
     return series(df, {1: "baseline", 2: "2-passes", 3: "TRM", 5: "5-passes", 8: "8-passes"})
