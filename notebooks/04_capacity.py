@@ -410,7 +410,7 @@ large = large[(large.arm == "as it was") & (large.start == "last")]
 if len(large) and not large.censored.all():
     low = large[~large.censored]
     say(
-        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, among the first points, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
+        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
         f"({compare.label(was, was_profile)})."
     )
 
