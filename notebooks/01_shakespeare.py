@@ -39,7 +39,7 @@ from IPython.display import display
 from trmlib import compare, plots, stats
 from trmlib.experiments import shakespeare
 from trmlib.experiments import shakespeare_report as report
-from trmlib.export import percent, save_table, say, waits
+from trmlib.export import percent, save_table, say, show_table, waits
 from trmlib.runs import Store
 from trmlib.tables import records_digest, shown
 
@@ -246,8 +246,8 @@ save_table(
 )
 plt.show()
 if len(done):
-    display(text.assign(**{
-        "parameters": done.parameters.map("{:,}".format), "MFLOP a chunk": done.mflop.map("{:.1f}".format), "minutes a run": done.minutes.map("{:.1f}".format),
+    show_table(text.assign(**{
+        "parameters": done.parameters.map("{:,.0f}".format), "MFLOP a chunk": done.mflop.map("{:.1f}".format), "minutes a run": done.minutes.map("{:.1f}".format),
         "diverged": done.failed.astype(int),
     }))  # fmt: skip
 
@@ -262,7 +262,7 @@ if len(done):
 counted = compare.references(store, df)
 unlearnt = compare.unlearnt(df[~tuned], counted)
 first = compare.primary(df, report.PRIMARY, unlearnt=unlearnt)
-display(compare.comparison_table(first))
+show_table(compare.comparison_table(first))
 if counted:
     say(
         f"For scale: knowing how often each character comes reaches {counted['unigram']:.2f} nats on these targets, knowing it after each character "
@@ -417,7 +417,7 @@ plt.show()
 pairs = [("T-1", "parallel"), ("mask", "T-1"), ("n-0", "parallel"), ("mask", "n-0")]
 found = [(a, b, e) for a, b in pairs if (e := compare.effect(df, a, b)) is not None]
 if found:
-    display(pd.DataFrame([{"arm": a, "against": b, "change of perplexity": percent(e)} for a, b, e in found]))
+    show_table(pd.DataFrame([{"arm": a, "against": b, "change of perplexity": percent(e)} for a, b, e in found]))
     say(
         "*parallel* has neither latent updates nor further refinements, *T-1* the updates, *n-0* the refinements, *mask* both. With a single refinement the gradient reaches the mask and the slots' positions; with more, it does not."
     )
@@ -480,7 +480,7 @@ if not found:
 for arm in (a for a in ("target", "mask") if a in found):
     for strip in found[arm]["strips"][:2]:
         say(f"**{arm}** after `…{strip['context'][-40:]!r}`")
-        display(report.strip_cells(strip))
+        show_table(report.strip_cells(strip))
 
 # %% [markdown]
 # To sample more, change the prompt: every model writes whose weights are here, in `data/checkpoints/` or `data/cache/`.

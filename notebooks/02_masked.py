@@ -39,7 +39,7 @@ from IPython.display import display
 
 from trmlib import compare, plots, stats
 from trmlib.experiments import masked_report as report
-from trmlib.export import percent, save_table, say
+from trmlib.export import percent, save_table, say, show_table
 from trmlib.runs import Store
 from trmlib.tables import frame, records_digest
 
@@ -210,7 +210,7 @@ save_table(
 )
 plt.show()
 if len(done):
-    display(text.assign(**{
+    show_table(text.assign(**{
         "accuracy": done.accuracy.map("{:.1%}".format), "without <unk>": done.ppl_known.map("{:.1f}".format), "MFLOP a window": done.mflop.map("{:.1f}".format),
         "minutes a run": done.minutes.map("{:.0f}".format), "diverged": done.failed.astype(int),
     }))  # fmt: skip
@@ -224,7 +224,7 @@ if len(done):
 
 # %%
 first = compare.primary(df, report.PRIMARY)
-compare.comparison_table(first)
+show_table(compare.comparison_table(first))
 
 # %%
 word, effect = report.verdict(df)
@@ -397,7 +397,7 @@ plt.show()
 # precisions, cut to a tenth of the steps (profile `cpu`), paired by seed:
 
 # %%
-compare.comparison_table(report.lower_precision(store))
+show_table(compare.comparison_table(report.lower_precision(store)))
 
 # %% [markdown]
 # ## What it means

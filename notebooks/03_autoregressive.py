@@ -32,12 +32,11 @@ import math
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
 
 from trmlib import compare, plots, stats
 from trmlib.experiments import autoregressive
 from trmlib.experiments import autoregressive_report as report
-from trmlib.export import percent, save_table, say, waits
+from trmlib.export import percent, save_table, say, show_table, waits
 from trmlib.runs import Store
 from trmlib.tables import records_digest, shown
 
@@ -118,7 +117,7 @@ else:
 # %%
 table = report.settings(df)
 show = lambda v: "–" if pd.isna(v) else f"{v:.3f}" if v < 10 else f"{v:.1f}"  # noqa: E731
-display(pd.DataFrame({
+show_table(pd.DataFrame({
     "setting": table.setting, **{name: table[name].map(show) for name in names}, "TRM against baseline": table.effect.map(percent),
 }))  # fmt: skip
 say(
@@ -212,7 +211,7 @@ else:
 
 # %%
 first = compare.primary(df, report.PRIMARY)
-display(compare.comparison_table(first))
+show_table(compare.comparison_table(first))
 if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is not None:
     say(f"*TRM* against *baseline* when the articles are drawn anew as well as the seeds: {percent(crossed)}.")
 

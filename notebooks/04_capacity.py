@@ -33,13 +33,12 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import display
 
 from trmlib import claims, compare, plots, stats
 from trmlib.experiments import capacity, shakespeare, when_report
 from trmlib.experiments import capacity_evaluations as evaluations
 from trmlib.experiments import capacity_report as report
-from trmlib.export import percent, save_table, say, waits
+from trmlib.export import percent, save_table, say, show_table, waits
 from trmlib.probe import residual_growth
 from trmlib.runs import Store
 from trmlib.tables import frame, records_digest
@@ -97,7 +96,7 @@ say(
 # batch was 32; its first two rows do not fit that, the last three do.
 
 # %%
-report.examples_table()
+show_table(report.examples_table())
 
 # %% [markdown]
 # Two facts about that run come from its public code. Its slots start at the embeddings of *the very tokens that are asked for*, in
@@ -153,7 +152,7 @@ save_table(
 )
 plt.show()
 if len(done):
-    display(
+    show_table(
         text.assign(
             **{
                 "MFLOP a window": done.mflop.map("{:.1f}".format),
@@ -295,7 +294,7 @@ say(
     f"**For the TRM itself {rows[1]['verdict on the law']}**: {rows[1]['because']}. For the leaking TRM, the model of the earlier run, {rows[2]['verdict on the law']}: {rows[2]['because']}. "
     f"The claim is about 6.8 million parameters on WikiText-103; of that, models this small can show that the law is not general, and no more: the ledger says **{ledger['capacity-law']}**."
 )
-pd.DataFrame(rows)
+show_table(pd.DataFrame(rows))
 
 # %% [markdown]
 # ## What turns a curve?
@@ -309,7 +308,7 @@ pd.DataFrame(rows)
 # %%
 turned = report.turned(df)
 told = turned.round(2).assign(diverged=[f"{r.diverged} of {r.seeds}" for r in turned.itertuples()])
-display(told if len(turned) else pd.DataFrame({"arm": ["not recorded yet"]}))
+show_table(told if len(turned) else pd.DataFrame({"arm": ["not recorded yet"]}))
 word, tested, candidates = report.ppl_verdict(df, counted)
 say(
     f"**Verdict on {claimed['ppl']}: {word}.** Candidates tested: {'; '.join(tested) or 'none yet'} (the published model is a leaking one). "
@@ -336,8 +335,10 @@ save(
     "Forest plot: one interval for each disturbance of the training, with pending ones marked.",
 )
 plt.show()
-pd.DataFrame(
-    [{"what differs": r["name"], "change of perplexity": percent(r["effect"]) if r["effect"] else "pending"} for r in report.causes(df)]
+show_table(
+    pd.DataFrame(
+        [{"what differs": r["name"], "change of perplexity": percent(r["effect"]) if r["effect"] else "pending"} for r in report.causes(df)]
+    )
 )
 
 # %% [markdown]
@@ -468,7 +469,7 @@ else:
         )
     )
 ratios = {(r, c): report.efficiency(df, r, c) for r in ("standard", "causal") for c in report.COUNTS}
-display(pd.DataFrame([
+show_table(pd.DataFrame([
     {"rival": r, **{report.COUNTS[c]: report.times(*ratios[r, c]) if ratios[r, c][0] else "pending" for c in report.COUNTS}} for r in ("standard", "causal")
 ]))  # fmt: skip
 
@@ -543,7 +544,7 @@ if compare.complete(df, whole):
             else ""
         )
     )
-    display(compare.comparison_table(compare.primary(df, report.ADDED, unlearnt=compare.unlearnt(df, counted))))
+    show_table(compare.comparison_table(compare.primary(df, report.ADDED, unlearnt=compare.unlearnt(df, counted))))
 else:
     say(
         f"*{whole}*: {compare.scores(df, whole).size} of {compare.enough(df)} seeds are recorded; nothing is said of it before all are there."
@@ -601,7 +602,7 @@ if whole in known:
 # %%
 unlearnt = compare.unlearnt(df, counted)
 first = compare.primary(df, report.PRIMARY, unlearnt=unlearnt)
-display(compare.comparison_table(first))
+show_table(compare.comparison_table(first))
 if counted:
     say(
         "Not half way from what counting single tokens reaches to what counting pairs reaches (with the token before, for a model that sees it; with the last token read, "
@@ -653,7 +654,7 @@ save(
 )
 plt.show()
 recursion = compare.primary(df, report.RECURSION, unlearnt=compare.unlearnt(df, counted))
-display(compare.comparison_table(recursion))
+show_table(compare.comparison_table(recursion))
 
 # %% [markdown]
 # ### Do growing states dilute the later refinements?
@@ -699,7 +700,7 @@ if f"{report.ASKED}, trained" in added:
         f'detaching "prevents vanishing and exploding gradients" is **{ledger["capacity-gradients"]}**: the claim does not say from where on a gradient explodes, and this ratio grows with *n* and *T*.'
     )
 diluted = compare.primary(df, report.DILUTION, unlearnt=compare.unlearnt(df, counted))
-display(compare.comparison_table(diluted))
+show_table(compare.comparison_table(diluted))
 
 # %% [markdown]
 # ## WikiText-2, words, the whole vocabulary
@@ -725,8 +726,8 @@ low, high = claimed["target"]
 brief = "" if words_profile == "full" else f" These are {compare.label(words, words_profile)}: short runs, which say nothing of that level."
 say(f"Expected by the write-up: {low}–{high}.{brief if len(words) else ' The runs are pending.'}")
 second = compare.primary(words, report.WORDS, unlearnt=compare.unlearnt(words, compare.references(store, words)))
-display(compare.comparison_table(second))
-report.PUBLISHED
+show_table(compare.comparison_table(second))
+show_table(report.PUBLISHED)
 
 # %% [markdown]
 # **Not comparable.** The published numbers are *test* perplexities over `<eos>` at blank lines too (easy tokens; ours leaves blank lines out), with contexts of hundreds

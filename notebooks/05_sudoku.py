@@ -40,7 +40,7 @@ from IPython.display import display
 from trmlib import compare, plots
 from trmlib.experiments import sudoku_report as report
 from trmlib.experiments import sudoku_words as words
-from trmlib.export import save_table, say
+from trmlib.export import save_table, say, show_table
 from trmlib.runs import Store
 from trmlib.tables import records_digest, shown
 
@@ -125,7 +125,7 @@ say(words.single_step(df))
 
 # %%
 first = compare.primary(df, report.PRIMARY, report.METRIC)
-compare.comparison_table(first)
+show_table(compare.comparison_table(first))
 
 # %% [markdown]
 # ## How long does training think?
@@ -507,8 +507,7 @@ if len(aligned):
 # (Benjamini and Hochberg, over the recorded ones). *The opposite*: the like on the other side.
 
 # %%
-pd.set_option("display.max_colwidth", None)
-report.observations(store, df).drop(columns="effect")
+show_table(report.observations(store, df).drop(columns="effect"))
 
 # %% [markdown]
 # ## Speed

@@ -35,12 +35,11 @@ figures = "../figures"
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import display
 
 from trmlib import compare, plots
 from trmlib.data.synthetic import Dial, Hops
 from trmlib.experiments import when_report as report
-from trmlib.export import save_table, say
+from trmlib.export import save_table, say, show_table
 from trmlib.runs import Store, spec_hash
 from trmlib.tables import frame, records_digest
 
@@ -88,7 +87,7 @@ for lang, group in ((Hops(), 4), (Dial(), 3)):
 
 # %%
 lang = report.language(dial) if len(dial) else Dial()
-display(pd.DataFrame(
+show_table(pd.DataFrame(
     [{"dose (nats)": g, "a blank at best": lang.optimum(i)["blank"], "both at best": lang.optimum(i)["joint"]} for i, g in enumerate(lang.groups)]
 ).round(3))  # fmt: skip
 
@@ -101,7 +100,7 @@ display(pd.DataFrame(
 
 # %%
 first = report.primary(hops, dial)
-compare.comparison_table(first)
+show_table(compare.comparison_table(first))
 
 # %% [markdown]
 # ## Depth or thinking
@@ -265,7 +264,7 @@ say(
 reach = report.gradient_reach(hops)
 ks = [k for k in (1, 2, 3, 4, 6, 8) if reach and k <= len(reach[0]["accuracy"])]
 if reach:
-    display(
+    show_table(
         pd.DataFrame(
             [
                 {
@@ -468,7 +467,7 @@ for arm in report.arms("dial", profile):
     if at["parallel"]:
         rows.append({"arm": arm, **{name: v[1][-1] for name, v in at.items()}, "orders differ by": abs(at["ab"][1][-1] - at["ba"][1][-1])})
 if rows:
-    display(pd.DataFrame(rows).rename(columns={
+    show_table(pd.DataFrame(rows).rename(columns={
         "parallel": "joint NLL, at once", "ab": "first a, then b", "ba": "first b, then a", "filled": "mixture of both orders", "right": "pair right, at once", "right_own": "pair right, own words",
     }).round(3))  # fmt: skip
     say(
@@ -578,7 +577,7 @@ plots.save(
     everything, "06_when",
 )  # fmt: skip
 plt.show()
-pd.DataFrame([{"task": t["task"], "steps": t["depth"], "nats": t["coordination"] if t["coordination"] is not None else t["shared"], "thin evidence": ", ".join(t["thin"]) or "–"} for t in tasks])  # fmt: skip
+show_table(pd.DataFrame([{"task": t["task"], "steps": t["depth"], "nats": t["coordination"] if t["coordination"] is not None else t["shared"], "thin evidence": ", ".join(t["thin"]) or "–"} for t in tasks]))  # fmt: skip
 
 # %% [markdown]
 # ### What to spend compute on

@@ -178,6 +178,16 @@ def test_a_figure_that_waits_says_what_trains_its_runs(monkeypatch):
     assert said == ['`one` waits for its runs: `trm run --profile cpu "shakespeare/n-*" "shakespeare/T-*"`.'] and not plt.fignum_exists(fig.number)
 
 
+def test_a_shown_table_is_whole(monkeypatch):
+    shown = []
+    monkeypatch.setattr(export, "display", lambda data, raw: shown.append(data))
+    long = "what it separates " * 9 + "& the end"
+    export.show_table(pd.DataFrame({"why": [long] * 70, "n": range(100, 170)}))
+    (data,) = shown
+    assert data["text/html"].count(long.replace("&", "&amp;")) == data["text/plain"].count(long) == 70
+    assert data["text/html"].count("<td>") == 2 * 70  # no column of row numbers
+
+
 def test_a_wide_table_is_broken_between_words_and_stays_readable():
     df = pd.DataFrame(
         {"claim": ["a long claim that goes on and on until it no longer fits"] * 2, "change": ["−0.4 % [−2.2, +1.4]", "–"], "n": ["5", "5"]}

@@ -14,6 +14,12 @@ def say(text):
     display(Markdown(text))
 
 
+def show_table(df):
+    """Show a frame whole: no cell cut short, no row left out, no row numbers."""
+    with pd.option_context("display.max_colwidth", None):
+        display({"text/html": df.to_html(index=False, border=0), "text/plain": df.to_string(index=False)}, raw=True)
+
+
 def save_table(df, name, folder, caption, alt, records, notebook, fig=None):
     """A frame of strings as `name`.csv and, drawn as a table or in the way of `fig`, as PNG and SVG."""
     if fig is None:
