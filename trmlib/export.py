@@ -17,7 +17,7 @@ def say(text):
 def show_table(df):
     """Show a frame whole: no cell cut short, no row left out, no row numbers."""
     with pd.option_context("display.max_colwidth", None):
-        display({"text/html": df.to_html(index=False, border=0), "text/plain": df.to_string(index=False)}, raw=True)
+        display({"text/html": df.to_html(index=False, border=0, na_rep="–"), "text/plain": df.to_string(index=False, na_rep="–")}, raw=True)
 
 
 def save_table(df, name, folder, caption, alt, records, notebook, fig=None):
