@@ -145,3 +145,10 @@ def test_a_chapter_shows_the_cut_profile_where_it_has_more_than_the_full_one(mon
     assert tables.shown(None, "autoregressive", "full")[1] == "full"
     cut = frame(**FOUR, other=(1, 2))  # what both profiles train alike is not cut because something else is
     assert tables.shown(None, "autoregressive", "full") == (full, "full")
+    full, cut = frame(TRM=(1, 1), baseline=(2, 2)), frame(**FOUR).assign(key=lambda df: "cut " + df.key)
+    monkeypatch.setattr(tables, "arms_done", lambda df, experiment: int((df.groupby("arm").size() >= 2).sum()))
+    assert tables.shown(None, "autoregressive", "full")[1] == "cpu"  # the chapter as a whole
+    assert tables.shown(None, "autoregressive", "full", ("TRM", "baseline")) == (full, "full")  # what stands in full by itself
+    assert tables.shown(None, "autoregressive", "full", ("TRM", "8-passes"))[1] == "cpu"
+    full = full[:-1]
+    assert tables.shown(None, "autoregressive", "full", ("TRM", "baseline"))[1] == "cpu"

@@ -278,7 +278,12 @@ def judged(store, profile="full", patterns=()):
             raise TrmError(f"no claim matches {p!r}; a pattern is an id, a chapter ({', '.join(REPORTS)}) or a source, with * and ?")
     claims = [c for c in claims if not patterns or any(named(c, p) for p in patterns)]
     frames = {chapter: shown(store, chapter, profile) for chapter in dict.fromkeys(c.chapter for c in claims)}
-    of = {c.id: section(c, store, profile) or frames[c.chapter] for c in claims}
+
+    @cache
+    def largest(chapter, *arms):  # the chapter's frame, or that of the full profile where a claim's own arms stand in it
+        return frames[chapter] if frames[chapter][1] == profile else shown(store, chapter, profile, arms)
+
+    of = {c.id: section(c, store, profile) or largest(c.chapter, *c.arms, *c.args.get("also", ())) for c in claims}
     digest = spec_hash(sorted({r["digest"] for df, _ in (*frames.values(), *of.values()) for r in df.record}))
     return [(c, judge(c, of[c.id][0], store, of[c.id][1])) for c in claims], digest
 

@@ -134,11 +134,12 @@ def frame(store, experiment, profile, precision=None):
     return df[(df.device == device) & (df.precision == precision)].reset_index(drop=True)
 
 
-def shown(store, experiment, profile):
+def shown(store, experiment, profile, arms=()):
     """(frame, profile) of the records that a chapter shows: those of the profile, or in place of "full" those of "cpu" where more arms
-    have all their seeds there. Where the two share runs, a chapter says itself which of its others are cut."""
+    have all their seeds there, unless all of `arms`, where named, have theirs in full. Where the two share runs, a chapter says itself
+    which of its others are cut."""
     df = frame(store, experiment, profile)
-    if profile == "full":
+    if profile == "full" and not (arms and arms_done(df[df.arm.isin(arms)], experiment) == len(set(arms))):
         cut = frame(store, experiment, "cpu")
         if not set(cut.key) & set(df.key) and (arms_done(cut, experiment), len(cut)) > (arms_done(df, experiment), len(df)):
             return cut, "cpu"
