@@ -205,13 +205,18 @@ else:
 # ### The comparisons fixed beforehand
 #
 # Chosen before the runs, Holm-corrected together; what equal compute is was counted anew when the first comparison at it was known (`CORRECTIONS.md`). The headlines are *TRM* against *baseline* and against *baseline-compute*. They stand in
-# the cut profile: its other questions came first, and the full one takes six hours of a CPU for the two. "The same" needs the 90 % interval to lie within ±2 % perplexity. *Detectable* is the
+# the cut profile until their full runs are all there; these take six hours of a CPU for the two. "The same" needs the 90 % interval to lie within ±2 % perplexity. *Detectable* is the
 # smallest true difference that this many seeds would find four times in five. All of these models name the words one after the other and know the same before
 # each, so that each slot is compared like for like.
 
 # %%
 first = compare.primary(df, report.PRIMARY)
 show_table(compare.comparison_table(first))
+if (length := report.at_length(store, df, profile)) is not None:
+    say(
+        f"**At full length** ({compare.setting('autoregressive', 'TRM', 'full')}) *TRM* differs from *baseline* by **{percent(length[0])}** at equal steps, in "
+        f"{length[1]} of {length[2]} seeds so far. Where this excludes zero and the cut profile does not, it is the cut that hid a difference."
+    )
 if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is not None:
     say(f"*TRM* against *baseline* when the articles are drawn anew as well as the seeds: {percent(crossed)}.")
 

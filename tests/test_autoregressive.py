@@ -127,6 +127,16 @@ def test_tables_of_settings_tuning_and_passes_by_hand():
     assert report.trained_passes(frame(baseline=(2, 2))) is None
 
 
+def test_the_headline_at_full_length_by_hand(monkeypatch):
+    whole = frame(TRM=(90, 95), baseline=(100, 100))
+    monkeypatch.setattr(report, "frame", lambda store, experiment, profile: {"full": whole}[profile])
+    e, seeds, planned = report.at_length(None, frame(**FOUR), "cpu")
+    assert e.estimate == pytest.approx(math.sqrt(0.9 * 0.95) - 1) and seeds == 2 and planned == compare.enough(frame(**FOUR))
+    assert report.at_length(None, whole, "full") is None  # the chapter shows it already
+    whole = whole[:-1]
+    assert report.at_length(None, frame(**FOUR), "cpu") is None  # one pair
+
+
 def test_runs_that_were_still_falling_by_hand():
     df = frame(**{"baseline, no shift (chunk 4)": (1.2, 1.2), "TRM, no shift (chunk 4)": (1.2, 1.2), "TRM (chunk 4)": (200, 200)})
     for r, nll in zip(df.record, ([3, 2, 1], [3, 1, 1], [3, 1, 2], [3, 1, 0.995], [3, 2, 1], [3, 2, 1]), strict=True):

@@ -72,7 +72,7 @@ def values(store, profile="full"):
         "about": {name: about(frame, used) for name, (frame, used) in frames.items()},
         "shakespeare": shakespeare(store, *frames["shakespeare"]),
         "masked": masked(store, *frames["masked"]),
-        "autoregressive": autoregressive(store, df["autoregressive"]),
+        "autoregressive": autoregressive(store, *frames["autoregressive"]),
         "capacity": capacity(store, df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
         "hops": hops(when_report.longer(store, df["hops"]), profile, when_report.pointers_read(store, df["hops"])),
@@ -230,11 +230,12 @@ def capacity(store, df):
     )  # fmt: skip
 
 
-def autoregressive(store, df):
+def autoregressive(store, df, used):
     word, ppl = autoregressive_report.verdict(df)
     of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
-    e = compare.effect(df, "TRM", "baseline")
+    e, length = compare.effect(df, "TRM", "baseline"), autoregressive_report.at_length(store, df, used)
     return SimpleNamespace(
+        at_length=length and f"{percent(length[0])} at full length ({length[1]} of {length[2]} seeds)",
         leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
         time=longer(store, "autoregressive", df),

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
-from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, rival, scores, series
+from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, pairs, rival, scores, series
 from trmlib.experiments.autoregressive import SETTINGS, UNSHIFTED
+from trmlib.tables import frame
 
 # What the write-ups say (documents 000 and 001 of the sources).
 CLAIMED = {"baseline_ppl": 1.043, "trm_ppl": 1.051}
@@ -30,6 +31,15 @@ def arms(df):
         return {"accuracy": g.accuracy_b.mean(), "effect": None if arm == rival(arm) or "(lr" in arm else effect(df, arm, rival(arm))}
 
     return arm_rows(df, "autoregressive", more)
+
+
+def at_length(store, df, used):
+    """(effect, seeds so far, seeds planned) of TRM against baseline in the full profile, where the chapter shows a cut one; None before
+    there are two pairs."""
+    if used == "full":
+        return None
+    seeds, x, y = pairs(frame(store, "autoregressive", "full"), "TRM", "baseline")
+    return (stats.paired(x, y).relative(), len(seeds), enough(df)) if len(seeds) > 1 else None
 
 
 def verdict(df):
