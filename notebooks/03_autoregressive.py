@@ -215,7 +215,7 @@ show_table(compare.comparison_table(first))
 if (length := report.at_length(store, df, profile)) is not None:
     say(
         f"**At full length** ({compare.setting('autoregressive', 'TRM', 'full')}) *TRM* differs from *baseline* by **{percent(length[0])}** at equal steps, in "
-        f"{length[1]} of {length[2]} seeds so far. Where this excludes zero and the cut profile does not, it is the cut setting, of fewer steps and a higher rate, that hid a difference."
+        f"{length[1]} of {length[2]} seeds so far. No rate was swept at this length, and in the cut sweep below the two differ in the same direction at low rates and not at their best: this may be the rate, and not the length."
     )
 if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is not None:
     say(f"*TRM* against *baseline* when the articles are drawn anew as well as the seeds: {percent(crossed)}.")

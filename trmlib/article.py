@@ -235,7 +235,7 @@ def autoregressive(store, df, used):
     of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
     e, length = compare.effect(df, "TRM", "baseline"), autoregressive_report.at_length(store, df, used)
     return SimpleNamespace(
-        at_length=length and f"{percent(length[0])} at full length ({length[1]} of {length[2]} seeds)",
+        at_length=length and f"{percent(length[0])} at full length, untuned ({length[1]} of {length[2]} seeds)",
         leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
         time=longer(store, "autoregressive", df),
