@@ -128,13 +128,24 @@ def test_tables_of_settings_tuning_and_passes_by_hand():
 
 
 def test_the_headline_at_full_length_by_hand(monkeypatch):
-    whole = frame(TRM=(90, 95), baseline=(100, 100))
+    whole = frame(**{"TRM": (90, 95), "baseline": (100, 100), "TRM (published rate)": (90,), "baseline (published rate)": (100, 100)})
+    for r, times in zip(whole.record, (0.5, 0.8, 1, 1, 1, 1, 1), strict=True):
+        r["curve"] = {"step": [10, 20], "nll": [math.log(300), math.log(100 * times)]}
     monkeypatch.setattr(report, "frame", lambda store, experiment, profile: {"full": whole}[profile])
-    e, seeds, planned = report.at_length(None, frame(**FOUR), "cpu")
-    assert e.estimate == pytest.approx(math.sqrt(0.9 * 0.95) - 1) and seeds == 2 and planned == compare.enough(frame(**FOUR))
-    assert report.at_length(None, whole, "full") is None  # the chapter shows it already
-    whole = whole[:-1]
-    assert report.at_length(None, frame(**FOUR), "cpu") is None  # one pair
+    tuned, published = report.at_length(None).values()
+    assert list(report.at_length(None)) == [1e-3, autoregressive.PUBLISHED]
+    assert tuned.effect.estimate == pytest.approx(math.sqrt(0.9 * 0.95) - 1) and tuned.seeds == 2
+    assert tuned.ppl == pytest.approx((100, math.sqrt(90 * 95)))
+    steps, mean, low, high = tuned.along
+    assert list(steps) == [10, 20] and mean == pytest.approx([0, 100 * (math.sqrt(0.4) - 1)]) and low[1] < mean[1] < high[1]
+    assert (published.seeds, published.effect, published.along) == (1, None, None)  # one pair
+
+
+def test_the_full_profile_trains_both_models_at_the_published_rate_too():
+    lr = {(r.arm, r.spec.seed): r.spec.train.lr for r in autoregressive.grid("full")}
+    for name in ("baseline", "TRM"):
+        assert {lr[name, s] for s in autoregressive.SEEDS} == {1e-3}
+        assert {lr[f"{name} (published rate)", s] for s in autoregressive.SEEDS} == {lr[f"{name}, no shift", 0]} == {3e-4}
 
 
 def test_runs_that_were_still_falling_by_hand():

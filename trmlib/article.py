@@ -233,9 +233,11 @@ def capacity(store, df):
 def autoregressive(store, df, used):
     word, ppl = autoregressive_report.verdict(df)
     of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
-    e, length = compare.effect(df, "TRM", "baseline"), autoregressive_report.at_length(store, df, used)
+    e, (tuned, published) = compare.effect(df, "TRM", "baseline"), autoregressive_report.at_length(store).values()
+    longer_too = used == "cpu" and min(tuned.seeds, published.seeds) >= compare.enough(df)  # both trained in full, where the chapter shows cut runs
     return SimpleNamespace(
-        at_length=length and f"{percent(length[0])} at full length, untuned ({length[1]} of {length[2]} seeds)",
+        at_length=said(tuned.effect) if longer_too else None, published=said(published.effect),
+        slow=longer_too and all(low < high for low, high in zip(tuned.ppl, published.ppl, strict=True)),
         leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
         time=longer(store, "autoregressive", df),

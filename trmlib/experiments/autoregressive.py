@@ -44,6 +44,8 @@ SETTINGS = {  # what was tried then, one at a time: name → (fields of the data
     "dropout 0.5": ({}, {"dropout": 0.5}),
 }
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+PUBLISHED = 3e-4  # learning rate of the earlier code, at which its own systems run in full
+CUT = 2_500  # steps of the cut profile
 FAST = 3e-3  # learning rate of the cut settings: a large vocabulary takes longer to fall to 1.04
 
 
@@ -51,12 +53,13 @@ def grid(profile):
     """Every run of the experiment at a profile (smoke, cpu, full), the most wanted first."""
     smoke = profile == "smoke"
     data = TokensConfig(corpus="wikitext-2", tokeniser="lower", vocab=5_000, context=16, chunk=2)
-    train = TrainConfig(steps=20_000)
+    train = TrainConfig(steps=20_000, lr=1e-3)
     if profile == "cpu":  # an eighth of the validation words: all of them would take longer than the training
-        data, train = replace(data, test_stride=16), TrainConfig(steps=2_500, lr=1e-3)
+        data, train = replace(data, test_stride=16), replace(train, steps=CUT)
     if smoke:
         data = replace(data, corpus="toy-language", vocab=60, context=8, curve_windows=32)
         train = TrainConfig(steps=20, batch=8, lr=3e-3, eval_every=10)
+    published = replace(train, lr=PUBLISHED) if profile == "full" else train
     seeds, runs = SEEDS[: 2 if smoke else None], []
 
     def arm(name, model, tier, data=data, train=train, seeds=seeds):
@@ -65,14 +68,17 @@ def grid(profile):
 
     for i, (name, model) in enumerate(MODELS.items()):
         times = LONGER.get(name, 1)
-        arm(name, model, i, train=replace(train, steps=round(times * train.steps), eval_every=round(times * train.eval_every)))
-    tried = replace(train, lr=FAST) if profile == "cpu" else train
+        of_arm = published if name in UNSHIFTED else train
+        arm(name, model, i, train=replace(of_arm, steps=round(times * train.steps), eval_every=round(times * train.eval_every)))
+    tried = replace(train, lr=FAST) if profile == "cpu" else published
     for setting, (of_data, of_model) in list(SETTINGS.items())[2 : 3 if smoke else None] if smoke else SETTINGS.items():
         for name in (*UNSHIFTED, "baseline", "TRM"):
             arm(f"{name} ({setting})", replace(MODELS[name], **of_model), 20, replace(data, **of_data), tried)
     for name in ("baseline", "TRM"):
         for lr in RATES[: 1 if smoke else None]:
             arm(f"{name} (lr {lr:g})", MODELS[name], 3, train=replace(train, lr=lr), seeds=TUNING_SEEDS[: len(seeds)])  # right after TRM
+        if profile == "full":
+            arm(f"{name} (published rate)", MODELS[name], 20, train=published)
     return sorted(runs, key=lambda r: r.priority)
 
 

@@ -1,14 +1,16 @@
 """What chapter 03 shows: records → tidy frames and verdicts. No training, no plotting."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from trmlib import stats
 from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, pairs, rival, scores, series
+from trmlib.experiments import grid
 from trmlib.experiments.autoregressive import SETTINGS, UNSHIFTED
-from trmlib.tables import frame
+from trmlib.tables import curves, frame
 
 # What the write-ups say (documents 000 and 001 of the sources).
 CLAIMED = {"baseline_ppl": 1.043, "trm_ppl": 1.051}
@@ -33,13 +35,23 @@ def arms(df):
     return arm_rows(df, "autoregressive", more)
 
 
-def at_length(store, df, used):
-    """(effect, seeds so far, seeds planned) of TRM against baseline in the full profile, where the chapter shows a cut one; None before
-    there are two pairs."""
-    if used == "full":
-        return None
-    seeds, x, y = pairs(frame(store, "autoregressive", "full"), "TRM", "baseline")
-    return (stats.paired(x, y).relative(), len(seeds), enough(df)) if len(seeds) > 1 else None
+def at_length(store):
+    """{learning rate: TRM against baseline in the full profile}, at its own rate and at the published one: `seeds` so far, perplexities `ppl` of
+    baseline and TRM, `effect`, and the change `along` the training (steps, % of perplexity: mean, low, high), on the windows of the curve; all
+    paired by seed, and None before there are two."""
+    df, found = frame(store, "autoregressive", "full"), {}
+    for of in ("", " (published rate)"):
+        arms = [name + of for name in ("TRM", "baseline")]
+        rate = next(r.spec.train.lr for r in grid("full") if (r.spec.experiment, r.arm) == ("autoregressive", arms[0]))
+        seeds, *nll = pairs(df, *arms)
+        found[rate] = SimpleNamespace(seeds=len(seeds), ppl=None, effect=None, along=None)
+        if len(seeds) > 1:
+            long = curves(df[df.seed.isin(seeds)])
+            trm, baseline = (long[long.arm == arm].pivot(index="seed", columns="step", values="nll") for arm in arms)
+            along = (trm.columns.to_numpy(), *(100 * np.expm1(v) for v in stats.band((trm - baseline).to_numpy())))
+            ppl = tuple(float(np.exp(np.mean(v))) for v in nll[::-1])
+            found[rate] = SimpleNamespace(seeds=len(seeds), ppl=ppl, effect=stats.ratio(*nll), along=along)
+    return found
 
 
 def verdict(df):
