@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from trmlib import compare, plots, stats
-from trmlib.experiments import autoregressive
+from trmlib.experiments import autoregressive, when_report
 from trmlib.experiments import autoregressive_report as report
 from trmlib.export import percent, save_table, say, show_table, waits
 from trmlib.runs import Store
@@ -222,8 +222,8 @@ if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is no
 
 # %%
 length = report.at_length(store)
-tuned, published = length  # learning rates
-name = lambda lr: f"at {lr:g}" + (", as published" if lr == published else "")  # noqa: E731
+_, published = length  # learning rates
+name = lambda lr: f"learning rate {lr:g}" + (", as published" if lr == published else "")  # noqa: E731
 drawn = {name(lr): found.along for lr, found in length.items() if found.along}
 whole = frame(store, "autoregressive", "full")
 whole = whole[whole.arm.isin([name + of for name in ("baseline", "TRM") for of in ("", " (published rate)")])]
@@ -252,9 +252,12 @@ plt.show()
 for lr, found in length.items():
     if found.effect:
         say(
-            f"**{name(lr).capitalize()}** *TRM* differs from *baseline* by **{percent(found.effect)}** after all steps ({found.ppl[1]:.1f} and {found.ppl[0]:.1f}, "
+            f"**At {name(lr)}** *TRM* differs from *baseline* by **{percent(found.effect)}** after all steps ({found.ppl[1]:.1f} and {found.ppl[0]:.1f}, "
             f"part B, {found.seeds} of {compare.enough(df)} seeds)."
         )
+if (e := when_report.text_time(store, "autoregressive", whole)) is not None:
+    (most, _), (own, _) = when_report.passed(store, "autoregressive", whole, "TRM")
+    say(f"Given {most} passes in place of its {own}, the TRM trained in full changes by **{percent(e)}**: passes beyond training.")
 
 # %% [markdown]
 # ## Trained depth and thinking time
@@ -304,6 +307,15 @@ save(
 )
 plt.show()
 say(compare.best_rates(df, ("baseline", "TRM"), autoregressive.RATES))
+if profile == "cpu" and (found := compare.tuning(frame(store, "autoregressive", "full"), ("baseline", "TRM"), autoregressive.RATES)):
+    say(
+        "In the full profile, tuning seeds recorded so far, part A: "
+        + "; ".join(
+            f"*{model}* " + ", ".join(f"{p:.1f} at {lr:g}" for lr, p in zip(rates, ppl, strict=True))
+            for model, (rates, ppl, *_) in found.items()
+        )
+        + "."
+    )
 
 # %% [markdown]
 # ## What it means

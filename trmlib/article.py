@@ -72,7 +72,7 @@ def values(store, profile="full"):
         "about": {name: about(frame, used) for name, (frame, used) in frames.items()},
         "shakespeare": shakespeare(store, *frames["shakespeare"]),
         "masked": masked(store, *frames["masked"]),
-        "autoregressive": autoregressive(store, *frames["autoregressive"]),
+        "autoregressive": autoregressive(store, df["autoregressive"], *shown(store, "autoregressive", profile, ("TRM", "baseline"))),
         "capacity": capacity(store, df["capacity"]),
         "sudoku": sudoku(store, *frames["sudoku"]),
         "hops": hops(when_report.longer(store, df["hops"]), profile, when_report.pointers_read(store, df["hops"])),
@@ -230,17 +230,18 @@ def capacity(store, df):
     )  # fmt: skip
 
 
-def autoregressive(store, df, used):
+def autoregressive(store, df, headline, of):
+    """`df`: what the chapter shows; `headline`, of profile `of`: where TRM and baseline stand."""
     word, ppl = autoregressive_report.verdict(df)
-    of = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
-    e, (tuned, published) = compare.effect(df, "TRM", "baseline"), autoregressive_report.at_length(store).values()
-    longer_too = used == "cpu" and min(tuned.seeds, published.seeds) >= compare.enough(df)  # both trained in full, where the chapter shows cut runs
+    reads = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
+    e, (tuned, published) = compare.effect(headline, "TRM", "baseline"), autoregressive_report.at_length(store).values()
+    slow = published.ppl and tuned.ppl and all(low < high for low, high in zip(tuned.ppl, published.ppl, strict=True))
     return SimpleNamespace(
-        at_length=said(tuned.effect) if longer_too else None, published=said(published.effect),
-        slow=longer_too and all(low < high for low, high in zip(tuned.ppl, published.ppl, strict=True)),
-        leaking_baseline=of("baseline, no shift"), leaking=of("TRM, no shift"), baseline=of("baseline"), trm=of("TRM"), change=said(e),
+        change=said(e), about=about(headline, of), cut=of == "cpu",
+        published=said(published.effect) if of == "full" and slow else None,
+        leaking_baseline=reads("baseline, no shift"), leaking=reads("TRM, no shift"), baseline=reads("baseline"), trm=reads("TRM"),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
-        time=longer(store, "autoregressive", df),
+        time=longer(store, "autoregressive", headline),
         compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
     )  # fmt: skip
 

@@ -550,7 +550,8 @@ def answer(store, frames, profile):
 
     found, missing = [], []
     for experiment, name in CHAPTERS.items():
-        df, used = (frames[experiment], profile) if experiment in frames else shown(store, experiment, profile)
+        compared = TEXT[experiment][:2] if experiment in TEXT else ()
+        df, used = (frames[experiment], profile) if experiment in frames else shown(store, experiment, profile, compared)
         if experiment in TEXT:
             tasks = text_answer(store, experiment, df)
         else:
