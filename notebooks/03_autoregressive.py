@@ -329,3 +329,6 @@ say(
     + compare.swept(df, "autoregressive", ("baseline", "TRM"), profile)
     + "\n- The other arms run at the same rate; none of them has a sweep."
 )
+whole = compare.primary(frame(store, "autoregressive", "full"), report.PRIMARY)
+if profile == "cpu" and len(whole := whole[whole.effect.notna()]):
+    say(f"In full ({compare.setting('autoregressive', 'TRM', 'full')}), where all seeds are there:\n\n" + compare.findings(whole))
