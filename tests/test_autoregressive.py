@@ -148,6 +148,19 @@ def test_the_full_profile_trains_both_models_at_the_published_rate_too():
         assert {lr[f"{name} (published rate)", s] for s in autoregressive.SEEDS} == {lr[f"{name}, no shift", 0]} == {3e-4}
 
 
+def test_a_rate_that_a_faster_learner_seems_to_have_by_hand():
+    ppl = {
+        "baseline": (400, 200, 100, 150),
+        "TRM": (200, 141.42, 100, 200),
+    }  # what the baseline reads at 3e-4; half way to 1e-3 in logarithms
+    sweep = {f"{name} (lr {lr:g})": (v, v * 1.1) for name, of in ppl.items() for lr, v in zip(autoregressive.RATES, of, strict=True)}
+    found = report.as_if_faster(frame(**sweep))
+    assert list(found) == [1e-4, 3e-4] and found[1e-4] == pytest.approx((3, 3, 3))
+    assert found[3e-4] == pytest.approx([math.sqrt(10 / 3)] * 3, rel=1e-4)
+    assert report.as_if_faster(frame(**FOUR)) == {} and report.as_if_faster(frame(**{k: v[:1] for k, v in sweep.items()})) == {}
+    assert 1e-4 not in report.as_if_faster(frame(**sweep | {"TRM (lr 0.0001)": (90, 90)}))  # better than the baseline at any rate
+
+
 def test_runs_that_were_still_falling_by_hand():
     df = frame(**{"baseline, no shift (chunk 4)": (1.2, 1.2), "TRM, no shift (chunk 4)": (1.2, 1.2), "TRM (chunk 4)": (200, 200)})
     for r, nll in zip(df.record, ([3, 2, 1], [3, 1, 1], [3, 1, 2], [3, 1, 0.995], [3, 2, 1], [3, 2, 1]), strict=True):

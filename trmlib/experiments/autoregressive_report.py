@@ -9,7 +9,7 @@ import pandas as pd
 from trmlib import stats
 from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, pairs, rival, scores, series
 from trmlib.experiments import grid
-from trmlib.experiments.autoregressive import SETTINGS, UNSHIFTED
+from trmlib.experiments.autoregressive import RATES, SETTINGS, UNSHIFTED
 from trmlib.tables import curves, frame
 
 # What the write-ups say (documents 000 and 001 of the sources).
@@ -51,6 +51,26 @@ def at_length(store):
             along = (trm.columns.to_numpy(), *(100 * np.expm1(v) for v in stats.band((trm - baseline).to_numpy())))
             ppl = tuple(float(np.exp(np.mean(v))) for v in nll[::-1])
             found[rate] = SimpleNamespace(seeds=len(seeds), ppl=ppl, effect=stats.ratio(*nll), along=along)
+    return found
+
+
+def as_if_faster(df):
+    """{learning rate: (factor, low, high)} for the rates below the baseline's best: at how many times that rate the baseline would read what the
+    TRM reads at it (part A, geometric mean and 95 % interval over the tuning seeds). Between its rates the baseline's NLL is taken as linear in
+    the logarithm of the rate; a rate whose answer lies outside those swept is left out."""
+    sweeps = {name: [scores(df, f"{name} (lr {lr:g})", "nll_a") for lr in RATES] for name in ("baseline", "TRM")}
+    seeds = min(len(v) for sweep in sweeps.values() for v in sweep)
+    if seeds < 2:
+        return {}
+    nll = {name: np.array([v.iloc[:seeds] for v in sweep]) for name, sweep in sweeps.items()}  # (rates, seeds)
+    best, rates, found = int(nll["baseline"].mean(1).argmin()), np.log(RATES), {}
+    falling = nll["baseline"][: best + 1]
+    for i in range(best):
+        inside = (falling[i] >= nll["TRM"][i]) & (nll["TRM"][i] >= falling[best])
+        if inside.all() and (np.diff(falling, axis=0) < 0).all():
+            shift = [np.interp(-y, -x, rates[: best + 1]) - rates[i] for y, x in zip(nll["TRM"][i], falling.T, strict=True)]
+            e = stats.paired(np.array(shift), np.zeros(len(shift)))
+            found[RATES[i]] = tuple(math.exp(v) for v in (e.estimate, e.low, e.high))
     return found
 
 
