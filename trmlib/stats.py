@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import stats
 from scipy.optimize import brentq, minimize
 
@@ -262,7 +263,8 @@ def turn(nll, margin=MARGIN, window=5):
     if nll.ndim != 1 or len(nll) < 2 * window:
         raise TrmError(f"a curve of shape {nll.shape} is too short to say where it turns; expected at least {2 * window} points")
     half = window // 2
-    smooth = np.array([np.median(nll[max(0, i - half) : i + half + 1]) for i in range(len(nll))])
+    ends = [[np.median(part[: i + half + 1]) for i in range(half)] for part in (nll, nll[::-1])]
+    smooth = np.concatenate([ends[0], np.median(sliding_window_view(nll, 2 * half + 1), 1), ends[1][::-1]])
     jumps = np.diff(nll[np.isfinite(nll)])
     noise = 1.4826 / math.sqrt(2) * np.median(np.abs(jumps - np.median(jumps))) if len(jumps) else 0.0
     low = int(smooth.argmin())

@@ -119,11 +119,12 @@ def frame(store, experiment, profile, precision=None):
     """Tidy frame, a row a recorded or failed run of the profile, its metrics as columns and the record itself in `record`.
 
     All rows are of one device kind and precision, the pair with the most records (of `precision`, if named): pairs never mix them."""
-    records = store.records(experiment)
-    rows = []
+    rows, of = [], {}
+    for key, r in store.records(experiment).items():
+        of.setdefault(r["hash"], []).append((key, r))
     for run in grid(profile):
-        for key, r in records.items():
-            if r["hash"] == run.spec.hash and precision in (None, r["precision"]):
+        for key, r in of.get(run.spec.hash, ()):
+            if precision in (None, r["precision"]):
                 rows.append({"arm": run.arm, "seed": run.spec.seed, "key": key, "device": r["device"]["kind"], "precision": r["precision"],
                              **{k: r[k] for k in ("status", "steps", "parameters", "train_flops", "inference_flops", "serial_depth", "seconds")},
                              **r["metrics"], "record": r})  # fmt: skip
