@@ -311,7 +311,7 @@ if faster := report.as_if_faster(df):
     say(
         "Below its best rate the TRM reads what the baseline would read at a higher one, by interpolation: "
         + "; ".join(f"at {lr:g}, **{v:.2f} [{low:.2f}, {high:.2f}]** times as high" for lr, (v, low, high) in faster.items())
-        + ". At an untuned rate a comparison measures this. Why is not tested (weights that are applied three times may move the answer further with each update); the reading was not planned."
+        + ". At an untuned rate a comparison measures this, too. Why is not tested (weights that are applied three times may move the answer further with each update); the reading was not planned."
     )
 if profile == "cpu" and (found := compare.tuning(frame(store, "autoregressive", "full"), ("baseline", "TRM"), autoregressive.RATES)):
     say(
