@@ -241,7 +241,7 @@ else:
 save(
     fig,
     "autoregressive_length",
-    "Change of perplexity from one pass to three along the full training, at two learning rates: the few windows of part A that curves are read on, 95 % bands over seeds; grey: ±2 %; dotted: where the cut profile ends.",
+    "Change of perplexity from one pass to three along the full training, at two learning rates: the windows of part A that curves are read on, 95 % bands over seeds; grey: ±2 %; dotted: where the cut profile ends.",
     "A line a learning rate, of the change in per cent against training steps, with bands and the zone of two per cent around zero.",
     ("baseline", "TRM", "* (published rate)"),
     compare.label(whole, "full"),
