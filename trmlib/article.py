@@ -238,7 +238,7 @@ def autoregressive(store, df, headline, of):
     slow = published.ppl and tuned.ppl and all(low < high for low, high in zip(tuned.ppl, published.ppl, strict=True))
     return SimpleNamespace(
         change=said(e), about=about(headline, of), cut=of == "cpu",
-        published=said(published.effect) if of == "full" and slow else None,
+        published=f"{said(published.effect)} ({number(published.seeds)} seeds)" if of == "full" and slow else None,
         leaking_baseline=reads("baseline, no shift"), leaking=reads("TRM, no shift"), baseline=reads("baseline"), trm=reads("TRM"),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
         time=longer(store, "autoregressive", headline),
