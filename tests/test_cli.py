@@ -512,6 +512,9 @@ def test_bench_knows_arms_of_one_name_apart(monkeypatch):
 def test_a_matmul_peak_is_a_rate():
     calls, elapsed = bench.timed(lambda: None, torch.device("cpu"), 0.01)
     assert calls > 1 and 0.01 <= elapsed < 1
+    slow = []
+    calls, elapsed = bench.timed(lambda: slow.append(time.sleep(0.02)), torch.device("cpu"), 0.01)
+    assert calls == len(slow) == 1 and 0.02 <= elapsed < 1  # minutes a step: no warm-up of as long again, twice
 
 
 def test_an_unknown_run_is_one_short_line_with_names_like_it(trm):

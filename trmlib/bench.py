@@ -3,6 +3,7 @@
 import time
 
 import torch
+from tqdm import tqdm
 
 from trmlib.experiments import affordable, module, select
 from trmlib.runs import torch_device
@@ -18,9 +19,13 @@ def matmul_peak(device, dtype, seconds=1.0, n=2048):
 
 
 def timed(call, device, seconds):
-    """(calls, elapsed seconds) of calling for about `seconds`, after a warm-up."""
+    """(calls, elapsed seconds) of calling for about `seconds`, after a warm-up; a first call that takes longer than that is all there is."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    call(), call(), wait()
+    began = time.perf_counter()
+    call(), wait()
+    if (first := time.perf_counter() - began) > seconds:
+        return 1, first
+    call(), wait()
     calls, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         call()
@@ -32,17 +37,22 @@ def timed(call, device, seconds):
 def bench(profile="full", patterns=(), seconds=5.0, seeds_at_once=(1, 8)):
     """A row for each arm, number of seeds and precision; one thread on a CPU, as the queue runs them."""
     torch.set_num_threads(1)
+    rows, runs, arms = [], select(profile, patterns), {}
     devices = [torch.device("cpu")] + ([torch_device("cuda")] if torch.cuda.is_available() else [])
-    rows, runs = [], select(profile, patterns)
     for device in devices:
-        arms = {(r.spec.experiment, r.arm): r for r in reversed(runs if patterns else affordable(runs, device))}
-        for precision, dtype in PRECISIONS.items():
-            peak = matmul_peak(device, dtype, min(seconds, 1.0))
-            for (experiment, arm), run in reversed(arms.items()):
-                for s in seeds_at_once:
-                    rate, flops = throughput(run.spec, device, dtype, s, seconds)
-                    rows.append({"experiment": experiment, "arm": arm, "device": device.type, "precision": precision, "seeds": s,
-                                 "ms_per_step": 1e3 / rate, "seed_steps_per_s": s * rate, "share_of_peak": s * rate * flops / peak})  # fmt: skip
+        arms[device] = list({(r.spec.experiment, r.arm): r for r in reversed(runs if patterns else affordable(runs, device))}.items())[::-1]
+    total = len(PRECISIONS) * len(seeds_at_once) * sum(map(len, arms.values()))
+    with tqdm(total=total, unit="row", disable=None, delay=2, leave=False) as bar:
+        for device in devices:
+            for precision, dtype in PRECISIONS.items():
+                peak = matmul_peak(device, dtype, min(seconds, 1.0))
+                for (experiment, arm), run in arms[device]:
+                    for s in seeds_at_once:
+                        bar.set_description(f"{experiment}/{arm}, {precision}, {s} seed{'s' * (s > 1)}")
+                        rate, flops = throughput(run.spec, device, dtype, s, seconds)
+                        rows.append({"experiment": experiment, "arm": arm, "device": device.type, "precision": precision, "seeds": s,
+                                     "ms_per_step": 1e3 / rate, "seed_steps_per_s": s * rate, "share_of_peak": s * rate * flops / peak})  # fmt: skip
+                        bar.update()
     return rows
 
 
