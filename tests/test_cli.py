@@ -4,6 +4,7 @@ import json
 import lzma
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
