@@ -63,7 +63,7 @@ def test_a_conclusion_says_whether_the_rate_was_swept_and_which_was_better():
 def test_how_an_arm_is_trained_is_said_from_its_spec():
     assert (
         compare.setting("autoregressive", "TRM", "full")
-        == "16 tokens of context, 2 to name, 20,000 steps of 32 windows, learning rate 0.0003, dropout 0.2"
+        == "16 tokens of context, 2 to name, 20,000 steps of 32 windows, learning rate 0.001, dropout 0.2"
     )
     cut = compare.setting("autoregressive", "TRM (chunk 4)", "cpu")
     assert cut.startswith("16 tokens of context, 4 to name, 2,500 steps of 32 windows, learning rate 0.003") and cut.endswith(
