@@ -697,7 +697,7 @@ def test_an_interrupt_ends_every_worker_and_loses_nothing(commanded, stop):
     def progress():
         nonlocal said
         said += process.stdout.read1() or b""
-        return b"baseline seed 0" in said
+        return b" seed " in said  # any run: which one the bar names when it is drawn is chance
 
     try:
         os.set_blocking(process.stdout.fileno(), False)
