@@ -217,16 +217,16 @@ if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is no
 # %% [markdown]
 # ### Longer training, and the published rate
 #
-# The cut profile stops early. Its learning rate is the best of the sweep below, and not the earlier code's, which is lower. In the full profile both models were trained eight times
-# as long, at either rate. If length made the difference, it would grow along the lines; if the rate does, the lines lie apart from the start.
+# The cut profile stops early. Its learning rate is the best of the sweep below, and not the earlier code's, which is lower. In the full profile both models were trained longer,
+# at either rate. If length made the difference, it would grow along the lines; if the rate does, the lines lie apart from the start.
 
 # %%
 length = report.at_length(store)
 _, published = length  # learning rates
 name = lambda lr: f"learning rate {lr:g}" + (", as published" if lr == published else "")  # noqa: E731
 drawn = {name(lr): found.along for lr, found in length.items() if found.along}
-whole = frame(store, "autoregressive", "full")
-whole = whole[whole.arm.isin([name + of for name in ("baseline", "TRM") for of in ("", " (published rate)")])]
+full = frame(store, "autoregressive", "full")
+whole = full[full.arm.isin([name + of for name in ("baseline", "TRM") for of in ("", " (published rate)")])]
 fig, ax = plt.subplots(figsize=(7, 4))
 if drawn:
     plots.band_lines(drawn, ax, "training step")
@@ -279,7 +279,7 @@ if more:
     axes[1].set_xticks(range(1, max(len(s[0]) for s in more.values())))
 else:
     plots.pending(axes[1], "passes at test time")
-counts = lambda passes: " and ".join(map(str, passes)) if len(passes) < 3 else f"{min(passes)} to {max(passes)}"  # noqa: E731
+counts = lambda passes: ", ".join(map(str, passes[:-1])) + f" and {passes[-1]}"  # noqa: E731
 save(
     fig,
     "autoregressive_passes",
@@ -313,7 +313,7 @@ if faster := report.as_if_faster(df):
         + "; ".join(f"at {lr:g}, **{v:.2f} [{low:.2f}, {high:.2f}]** times as high" for lr, (v, low, high) in faster.items())
         + ". At an untuned rate a comparison measures this, too. Why is not tested (weights that are applied three times may move the answer further with each update); the reading was not planned."
     )
-if profile == "cpu" and (found := compare.tuning(frame(store, "autoregressive", "full"), ("baseline", "TRM"), autoregressive.RATES)):
+if profile == "cpu" and (found := compare.tuning(full, ("baseline", "TRM"), autoregressive.RATES)):
     say(
         "In the full profile, tuning seeds recorded so far, part A: "
         + "; ".join(
@@ -335,6 +335,6 @@ say(
     + compare.swept(df, "autoregressive", ("baseline", "TRM"), profile)
     + "\n- The other arms run at the same rate; none of them has a sweep."
 )
-whole = compare.primary(frame(store, "autoregressive", "full"), report.PRIMARY)
-if profile == "cpu" and len(whole := whole[whole.effect.notna()]):
-    say(f"In full ({compare.setting('autoregressive', 'TRM', 'full')}), where all seeds are there:\n\n" + compare.findings(whole))
+settled = compare.primary(full, report.PRIMARY).dropna(subset="effect")
+if profile == "cpu" and len(settled):
+    say(f"In full ({compare.setting('autoregressive', 'TRM', 'full')}), where all seeds are there:\n\n" + compare.findings(settled))
