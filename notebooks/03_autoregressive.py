@@ -257,7 +257,9 @@ for lr, found in length.items():
         )
 if (e := when_report.text_time(store, "autoregressive", whole)) is not None:
     (most, _), (own, _) = when_report.passed(store, "autoregressive", whole, "TRM")
-    say(f"Given {most} passes in place of its {own}, the perplexity of the TRM trained in full changes by **{percent(e)}**: passes beyond training.")
+    say(
+        f"Given {most} passes in place of its {own}, the perplexity of the TRM trained in full changes by **{percent(e)}**: passes beyond training."
+    )
 
 # %% [markdown]
 # ## Trained depth and thinking time
