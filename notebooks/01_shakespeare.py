@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from trmlib import compare, plots, stats
+from trmlib import claims, compare, plots, stats
 from trmlib.experiments import shakespeare
 from trmlib.experiments import shakespeare_report as report
 from trmlib.export import percent, save_table, say, show_table, waits
@@ -45,6 +45,7 @@ from trmlib.tables import records_digest, shown
 
 plots.style()
 store = Store()
+say(claims.in_short(store, "shakespeare", profile))
 df, profile = shown(store, "shakespeare", profile)
 tuned = df.arm.str.contains("(lr", regex=False)
 digest, about = records_digest(df), compare.label(df[~tuned], profile)

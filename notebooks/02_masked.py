@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from trmlib import compare, plots, stats
+from trmlib import claims, compare, plots, stats
 from trmlib.experiments import masked_report as report
 from trmlib.export import percent, save_table, say, show_table
 from trmlib.runs import Store
@@ -45,6 +45,7 @@ from trmlib.tables import frame, records_digest
 
 plots.style()
 store = Store()
+say(claims.in_short(store, "masked", profile))
 df = frame(store, "masked", profile)
 df = df[~df.arm.str.endswith("(1–3 blanks)")]  # chapter 06's
 digest, about = records_digest(df), compare.label(df, profile)

@@ -33,7 +33,7 @@ import math
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from trmlib import compare, plots, stats
+from trmlib import claims, compare, plots, stats
 from trmlib.experiments import autoregressive, when_report
 from trmlib.experiments import autoregressive_report as report
 from trmlib.export import percent, save_table, say, show_table, waits
@@ -42,6 +42,7 @@ from trmlib.tables import frame, records_digest, shown
 
 plots.style()
 store = Store()
+say(claims.in_short(store, "autoregressive", profile))
 df, profile = shown(store, "autoregressive", profile)
 tuned = df.arm.str.contains("(lr", regex=False)
 digest, about = records_digest(df), compare.label(df[~tuned], profile)

@@ -45,6 +45,7 @@ from trmlib.tables import frame, records_digest
 
 plots.style()
 store = Store()
+say(claims.in_short(store, "capacity", profile))
 df = frame(store, "capacity", profile)
 words, words_profile = report.section(store, "WikiText-2", profile)  # of these two there are cut runs, too
 was, was_profile = report.section(store, "as it was", profile)

@@ -37,7 +37,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
-from trmlib import compare, plots
+from trmlib import claims, compare, plots
 from trmlib.experiments import sudoku_report as report
 from trmlib.experiments import sudoku_words as words
 from trmlib.export import save_table, say, show_table
@@ -46,6 +46,7 @@ from trmlib.tables import records_digest, shown
 
 plots.style()
 store = Store()
+say(claims.in_short(store, "sudoku", profile))
 df, profile = shown(store, "sudoku", profile)
 digest, about = records_digest(df), compare.label(df, profile)
 claimed = report.CLAIMED

@@ -789,6 +789,18 @@ def test_the_readme_table_is_between_its_markers_and_a_second_filling_changes_no
         claims.fill_readme("no markers", found)
 
 
+def test_a_chapter_opens_with_its_headline_claims(store):
+    table = claims.in_short(store, "masked").splitlines()
+    assert len(table) == 4 + sum(c.headline for c in CLAIMS if c.chapter == "masked")
+    assert (
+        "| 16.1 % lower perplexity | −16.1 % | – | [**open**](02_masked.ipynb#The-comparisons-fixed-beforehand) (runs pending) |" in table
+    )
+    assert (
+        "| 1.68 M parameters at 10,000 words | 1,680,000 | 2,958,848 | [**not reproduced**](02_masked.ipynb#The-two-models) (counted) |"
+        in table
+    )
+
+
 def test_verdicts_are_told_by_what_they_rest_on():
     found = [(LEDGER[k], f) for k, f in (
         ("masked-change", Finding("artefact")), ("capacity-one-rule", claims.untested(LEDGER["capacity-one-rule"])),

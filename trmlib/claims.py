@@ -1085,6 +1085,14 @@ def qualifier(claim, finding):
     return f"{finding.n} seeds" if kind(claim, finding) == "measured" else kind(claim, finding)
 
 
+def in_short(store, chapter, profile="full"):
+    """A chapter's headline claims, what was claimed and measured, and the verdicts, as a Markdown table for its top."""
+    rows = [(c, f) for c, f in judged(store, profile, [chapter])[0] if c.headline]
+    head = ["**In short**, by the rules of chapter 00:", "", "| claim | claimed | measured | verdict |", "| --- | --- | --- | --- |"]
+    lines = [f"| {c.short} | {c.claimed} | {measured(f, c.unit)} | {link(f'**{f.verdict}**', c)} ({qualifier(c, f)}) |" for c, f in rows]
+    return "\n".join([*head, *lines])
+
+
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
 
