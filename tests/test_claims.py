@@ -454,7 +454,7 @@ def test_costs():
 
 
 def test_shakespeare_leak_tables_and_skill(monkeypatch):
-    curve = lambda s: {"nll_split": [6.0, math.log(55.08) + 10 * JITTER[s], 4.5]}  # noqa: E731
+    curve = lambda s: {"step": [250, 500, 750], "nll": [2.8, 2.6, 2.4], "nll_split": [6.0, math.log(55.08) + 10 * JITTER[s], 4.5]}  # noqa: E731
 
     def arms(mask=1.5, target=0.01, mask_split=5.0, target_split=5.0, baseline_split=5.0):
         return rows("shakespeare", mask={"nll_b": nll(mask), "nll_split_b": mask_split}, target={"nll_b": nll(target), "nll_split_b": target_split},
@@ -472,8 +472,10 @@ def test_shakespeare_leak_tables_and_skill(monkeypatch):
     ]
     assert [(f.verdict, f.brief) for f in found] == [("artefact", f"{leak}, and {tables}"), ("artefact", tables), ("not reproduced", "")]
     assert verdict("shakespeare-change", arms(mask=1.2, mask_split=4.5))[0] == "not reproduced"  # a gain is left without both
-    assert verdict("shakespeare-baseline", df) == ("artefact", tables)
-    far = rows("shakespeare", profile="cpu", baseline={"nll_b": 1.4, "curve": lambda s: {"nll_split": [3.0 + JITTER[s], math.log(30)]}})
+    begun = lambda curve, **more: rows("shakespeare", **more, **{"baseline (begun)": {"nll_b": 1.4, "curve": curve}})  # noqa: E731
+    assert verdict("shakespeare-baseline", begun(curve)) == ("artefact", tables)
+    assert verdict("shakespeare-baseline", df) == ("open", "pending: baseline (begun) (0 of 5 seeds)")
+    far = begun(lambda s: {"step": [250, 500], "nll": [2.8, 2.6], "nll_split": [3.0 + JITTER[s], math.log(30)]}, profile="cpu")
     told = "with two tables it depends on when it is read: 20.1 at its first evaluation, 30 at its last"
     assert verdict("shakespeare-baseline", far) == ("open", told)
     assert verdict("shakespeare-baseline", far, "cpu") == ("open", f"{told}; profile cpu, which says nothing of this number")

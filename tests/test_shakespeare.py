@@ -220,7 +220,9 @@ def test_ladder_changes_one_thing_at_a_time():
 
 
 def test_two_tables_explain_the_number_only_where_it_lies():
-    df = pd.DataFrame([row("baseline", s, v, split=math.log(55.08) + j) for s, (v, j) in enumerate(zip(BASE, 5 * JITTER, strict=True))])
+    df = pd.DataFrame(
+        [row(shakespeare.BEGUN, s, v, split=math.log(55.08) + j) for s, (v, j) in enumerate(zip(BASE, 5 * JITTER, strict=True))]
+    )
     found = report.two_tables(df)
     assert (
         found["verdict"] == "explained by the two tables"
@@ -228,12 +230,16 @@ def test_two_tables_explain_the_number_only_where_it_lies():
         and found["one"] == pytest.approx(math.exp(1.8))
     )
     assert found["first"] and found["last"] == pytest.approx(math.e * 55.08)  # its best evaluation is its first, and it ends higher
+    assert found["then"] == pytest.approx(math.exp(2.8)) and [found["step"], found["steps"]] == [
+        STEPS[0],
+        STEPS[-1],
+    ]  # with one table, at that first evaluation
     half = 2.776445 * np.std(5 * JITTER, ddof=1) * math.sqrt(1.2)
     assert found["high"] == pytest.approx(55.08 * math.exp(half), rel=1e-5)
     assert (
-        report.two_tables(pd.DataFrame([row("baseline", s, v, split=3.0 + j) for s, (v, j) in enumerate(zip(BASE, JITTER, strict=True))]))[
-            "verdict"
-        ]
+        report.two_tables(
+            pd.DataFrame([row(shakespeare.BEGUN, s, v, split=3.0 + j) for s, (v, j) in enumerate(zip(BASE, JITTER, strict=True))])
+        )["verdict"]
         == "open"
     )
 

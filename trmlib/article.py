@@ -14,7 +14,7 @@ from trmlib.errors import TrmError
 from trmlib.experiments import autoregressive_report, capacity_report, grid, masked_report, shakespeare_report, sudoku_report, when_report
 from trmlib.export import percent
 from trmlib.figures import known, note
-from trmlib.tables import shown
+from trmlib.tables import frame, shown
 
 PENDING = "(pending)"
 STOPPING = ("with_stopping", "equal_steps_best", "equal_steps_last")  # rules by which identical models are compared
@@ -70,7 +70,7 @@ def values(store, profile="full"):
         "counts": counts(rows),
         "sources": [source(**s) for s in claims.load()[0].values()],
         "about": {name: about(frame, used) for name, (frame, used) in frames.items()},
-        "shakespeare": shakespeare(store, *frames["shakespeare"]),
+        "shakespeare": shakespeare(store, df["shakespeare"]),
         "masked": masked(store, *frames["masked"]),
         "autoregressive": autoregressive(store, df["autoregressive"], *shown(store, "autoregressive", profile, ("TRM", "baseline"))),
         "capacity": capacity(store, df["capacity"]),
@@ -143,11 +143,11 @@ def change(df, arm, rival):
     return said(compare.effect(df, arm, rival))
 
 
-def shakespeare(store, df, profile):
+def shakespeare(store, df):
     leaking, honest = (shakespeare_report.ladder(df).iloc[i] for i in (1, -1))  # both with one table of characters
     others = shakespeare_report.other_starts(store, df)
     of = others[(others.arm == "target") & (others.start != "target")]
-    tables = shakespeare_report.two_tables(df)
+    tables = shakespeare_report.two_tables(frame(store, "shakespeare", "full"))
     (word, e), counted = shakespeare_report.verdict(df), compare.references(store, df)
     first = compare.primary(df, shakespeare_report.PRIMARY, unlearnt=compare.unlearnt(df, counted))
     recursion = next(compare.reading(r) for _, r in first.iterrows() if (r.arm, r.rival) == ("mask", "parallel"))
@@ -156,7 +156,8 @@ def shakespeare(store, df, profile):
         claimed=shakespeare_report.CLAIMED["trm_ppl"], leaking=perplexity(leaking.trm), honest=perplexity(honest.trm), baseline=perplexity(honest.baseline), change=said(e),
         recursion=change(df, "mask", "parallel"), one_refinement=change(df, "T-1", "parallel") if compare.complete(df, "T-1") else None, parallel=perplexity(parallel),
         unsettled=recursion == "inconclusive", other_start=perplexity(of.ppl.min() if len(of) else None), artefact=word.startswith("artefact"), causes=word.partition("(")[2].rstrip(")"),
-        two_tables=tables and f"{tables['best']:.1f}", two_tables_end=tables and f"{tables['last']:.0f}", one_table=tables and f"{tables['one']:.1f}", cut=profile != "full", done=e is not None,
+        tables=tables and SimpleNamespace(best=f"{tables['best']:.1f}", end=f"{tables['last']:.0f}", then=f"{tables['then']:.1f}", one=f"{tables['one']:.1f}", steps=f"{tables['steps']:,}", first=tables["first"]),
+        done=e is not None,
         unlearnt={"mask", "parallel"} <= set(compare.unlearnt(df, counted)), counted=counted is not None,
     )  # fmt: skip
 

@@ -469,13 +469,13 @@ def shakespeare_gain(claim, df, store):
 @rule(level=True)
 def shakespeare_tables(claim, df, store):
     """Do two character tables make the baseline's level? With one it is far lower, with two it lies where one more run would."""
-    found = shakespeare.two_tables(df)
+    found = shakespeare.two_tables(df, claim.arms[0])
     if found is None:
         return Finding("open", "fewer than two runs finished")
     explained = found["verdict"].startswith("explained") and found["one"] < found["low"]
     read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last"
     return Finding("artefact" if explained else "open", "of two character tables" if explained else read, found["best"],
-                   (found["low"], found["high"]), len(of(df, "baseline")), text=f"{found['best']:.1f} with two tables, {found['one']:.2f} with one")  # fmt: skip
+                   (found["low"], found["high"]), len(of(df, claim.arms[0])), text=f"{found['best']:.1f} with two tables, {found['one']:.2f} with one")  # fmt: skip
 
 
 @rule

@@ -36,6 +36,7 @@ MODELS = {  # arm → model, in the order in which the queue takes them
     "noise": replace(TRM, start="noise"),
 }
 AS_IT_WAS = ("target", "baseline", "mask")  # scored with the earlier code's two tables, too
+BEGUN = "baseline (begun)"  # the full profile's baseline, its first 4,000 steps: the best evaluation with two tables comes early
 CALIBRATION = replace(EVERYWHERE, d=128, blocks=4, dropout=0.0)
 FACTORS = {  # one field of the TRM changed at a time
     "gradient-all": replace(TRM, gradient="all"),
@@ -77,6 +78,8 @@ def grid(profile):
         times = COMPUTE if name == "baseline-compute" else 1
         longer = replace(train, steps=times * train.steps, eval_every=times * train.eval_every)
         arm(name, model, i, data=replace(data, split_tables=name in AS_IT_WAS), train=longer)
+    if profile == "full":
+        arm(BEGUN, CAUSAL, 9, data=replace(data, split_tables=True), train=replace(train, steps=4000))
     calibration = replace(data, context=data.context if profile == "smoke" else 64, chunk=1, noisy_batches=20)
     arm("calibration", CALIBRATION, 9, data=calibration, train=calibrated)
     for k in SUPERVISION:  # as many optimiser steps, on a k-th of the batches

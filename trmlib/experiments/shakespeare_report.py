@@ -11,7 +11,7 @@ from trmlib.compare import arm_rows, complete, curve_bands, effect, evaluation_f
 from trmlib.errors import TrmError
 from trmlib.experiments import grid
 from trmlib.experiments import shakespeare_evaluations as evaluations
-from trmlib.experiments.shakespeare import CHUNKS, NAME, SUPERVISION, Task
+from trmlib.experiments.shakespeare import BEGUN, CHUNKS, NAME, SUPERVISION, Task
 from trmlib.reevaluate import weights
 from trmlib.runs import key_of
 
@@ -84,20 +84,23 @@ def interval_for_one(values, level=0.95):
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def two_tables(df):
-    """How much of the baseline's 55.08 the two tables make: perplexities with one table, with two at the best point of the curve (`first`:
-    is that its first evaluation, in every seed?) and at its end, where one more run's best would fall, and a verdict: *explained* where
-    55.08 lies there, else *open*. None before all seeds."""
-    if not complete(df, "baseline"):
+def two_tables(df, arm=BEGUN):
+    """How much of the baseline's 55.08 the two tables make: perplexities with one table at the end, with two at the best point of the curve (`first`:
+    is that its first evaluation, in every seed? `then`: with one table at that point) and at its end, where one more run's best would fall, and a
+    verdict: *explained* where 55.08 lies there, else *open*. None before all seeds."""
+    if not complete(df, arm):
         return None
-    g = df[(df.arm == "baseline") & (df.status == "recorded")]
-    curves = np.array([r["curve"]["nll_split"] for r in g.record])
+    g = df[(df.arm == arm) & (df.status == "recorded")]
+    curves, one = (np.array([r["curve"][name] for r in g.record]) for name in ("nll_split", "nll"))
     if len(curves) < 2:
         return None
+    at = curves.argmin(1)
     best, low, high = interval_for_one(curves.min(1))
     inside = low <= math.log(CLAIMED["baseline_ppl"]) <= high
-    return {"one": math.exp(g.nll_b.mean()), "best": math.exp(best), "low": math.exp(low), "high": math.exp(high),
-            "first": bool((curves.argmin(1) == 0).all()), "last": math.exp(curves[:, -1].mean()), "verdict": "explained by the two tables" if inside else "open"}  # fmt: skip
+    then = math.exp(np.take_along_axis(one, at[:, None], 1).mean())
+    steps = g.record.iloc[0]["curve"]["step"]
+    return {"one": math.exp(g.nll_b.mean()), "best": math.exp(best), "low": math.exp(low), "high": math.exp(high), "then": then, "step": steps[0], "steps": steps[-1],
+            "first": bool((at == 0).all()), "last": math.exp(curves[:, -1].mean()), "verdict": "explained by the two tables" if inside else "open"}  # fmt: skip
 
 
 def calibration(df):
