@@ -269,7 +269,7 @@ if (e := when_report.text_time(store, "autoregressive", whole)) is not None:
 # time, the right-hand curves would go on falling. The two panels have scales of their own; the left one's is the finer.
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.8))
+fig, axes = plt.subplots(1, 2, figsize=(7, 4.2))
 trained, more = report.trained_passes(df), report.more_passes(store, df)
 if trained:
     plots.lines({"trained with as many": trained}, axes[0], "passes", "perplexity, part B")
@@ -280,6 +280,7 @@ if more:
     plots.lines({a: tuple(v[1:] for v in s) for a, s in more.items()}, axes[1], "passes at test time", "")
     plots.plain_log(axes[1])
     axes[1].set_xticks(range(1, max(len(s[0]) for s in more.values())))
+    axes[1].legend(fontsize=9, ncols=2, columnspacing=1, loc="lower center", bbox_to_anchor=(0.4, 1))  # over no line
 else:
     plots.pending(axes[1], "passes at test time")
 counts = lambda passes: ", ".join(map(str, passes[:-1])) + f" and {passes[-1]}"  # noqa: E731
