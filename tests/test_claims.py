@@ -475,7 +475,7 @@ def test_shakespeare_leak_tables_and_skill(monkeypatch):
     begun = lambda curve, **more: rows("shakespeare", **more, **{"baseline (begun)": {"nll_b": 1.4, "curve": curve}})  # noqa: E731
     f = judge(LEDGER["shakespeare-baseline"], begun(curve), EMPTY, "full")
     read = "with two tables it depends on when it is read: 55.1 at its best evaluation, 90 at its last"
-    assert (f.verdict, f.brief, f.why) == ("artefact", tables, f"{tables}; {read}") and f.text == "55.1 with two tables, 4.06 with one"
+    assert (f.verdict, f.brief, f.why) == ("artefact", tables, f"{tables}; {read}") and f.text == "55.1 with two tables, 13.5 with one"
     assert verdict("shakespeare-baseline", df) == ("open", "pending: baseline (begun) (0 of 5 seeds)")
     far = begun(lambda s: {"step": [250, 500], "nll": [2.8, 2.6], "nll_split": [3.0 + JITTER[s], math.log(30)]}, profile="cpu")
     told = "with two tables it depends on when it is read: 20.1 at its first evaluation, 30 at its last"

@@ -472,11 +472,11 @@ def shakespeare_tables(claim, df, store):
     found = shakespeare.two_tables(df, claim.arms[0])
     if found is None:
         return Finding("open", "fewer than two runs finished")
-    explained = found["verdict"].startswith("explained") and found["one"] < found["low"]
+    explained = found["verdict"].startswith("explained") and found["then"] < found["low"]
     cause = "of two character tables" if explained else ""
     read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last"
     return Finding("artefact" if explained else "open", joined(cause, read), found["best"], (found["low"], found["high"]), len(of(df, claim.arms[0])),
-                   text=f"{found['best']:.1f} with two tables, {found['one']:.2f} with one", brief=cause)  # fmt: skip
+                   text=f"{found['best']:.1f} with two tables, {found['then']:.1f} with one", brief=cause)  # fmt: skip
 
 
 @rule
