@@ -95,6 +95,12 @@ def test_every_link_and_picture_is_there_and_nothing_is_fetched(pages):
     assert not re.search(r"https?:|@import|url\(", pages["style.css"]) and "http" not in pages["site.js"]
 
 
+def test_a_heading_with_an_apostrophe_and_a_point_is_found(places):
+    small = site.Site(places / "headings", places / "figures", [places / "build" / f"{stem}.ipynb" for stem in ("01_first", "02_second")])
+    heading, link = small.markdown("### The model's 55.08"), small.markdown("[so](01_first.ipynb#The-model's-55.08)")
+    assert 'id="the-model-s-55-08"' in heading and 'href="01_first.html#the-model-s-55-08"' in link
+
+
 def test_a_figure_leads_to_the_cell_that_saves_it(pages):
     for page in ("article.html", "figures.html"):
         assert '<a href="01_first.html#one">the cell that made it</a>' in pages[page]

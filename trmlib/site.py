@@ -9,7 +9,7 @@ import shutil
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import mistune
 import nbformat
@@ -101,7 +101,7 @@ class Page(mistune.HTMLRenderer):
 
     def link(self, text, url, title=None):
         if cell := re.fullmatch(r"(?:.*/)?(\w+)\.ipynb#(.*)", url):  # a heading of a notebook, as Jupyter names it
-            url = f"{cell[1]}.html#{anchor_of(cell[2])}" if cell[1] in self.site.notebooks else ""
+            url = f"{cell[1]}.html#{anchor_of(unquote(cell[2]))}" if cell[1] in self.site.notebooks else ""
         return f'<a href="{html.escape(url)}">{text}</a>' if url.startswith(("http", "#")) or ".html#" in url else text  # else a path here
 
 
