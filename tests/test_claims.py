@@ -474,11 +474,11 @@ def test_shakespeare_leak_tables_and_skill(monkeypatch):
     assert verdict("shakespeare-change", arms(mask=1.2, mask_split=4.5))[0] == "not reproduced"  # a gain is left without both
     begun = lambda curve, **more: rows("shakespeare", **more, **{"baseline (begun)": {"nll_b": 1.4, "curve": curve}})  # noqa: E731
     f = judge(LEDGER["shakespeare-baseline"], begun(curve), EMPTY, "full")
-    read = "with two tables it depends on when it is read: 55.1 at its best evaluation, 90 at its last"
+    read = "with two tables it depends on when it is read: 55.1 at its best evaluation, 90 at its last, step 750"
     assert (f.verdict, f.brief, f.why) == ("artefact", tables, f"{tables}; {read}") and f.text == "55.1 with two tables, 13.5 with one"
     assert verdict("shakespeare-baseline", df) == ("open", "pending: baseline (begun) (0 of 5 seeds)")
     far = begun(lambda s: {"step": [250, 500], "nll": [2.8, 2.6], "nll_split": [3.0 + JITTER[s], math.log(30)]}, profile="cpu")
-    told = "with two tables it depends on when it is read: 20.1 at its first evaluation, 30 at its last"
+    told = "with two tables it depends on when it is read: 20.1 at its first evaluation, 30 at its last, step 500"
     assert verdict("shakespeare-baseline", far) == ("open", told)
     assert verdict("shakespeare-baseline", far, "cpu") == ("open", f"{told}; profile cpu, which says nothing of this number")
     for start, word in ((3.0, "artefact"), (1.0, "reproduced")):

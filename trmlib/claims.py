@@ -474,7 +474,7 @@ def shakespeare_tables(claim, df, store):
         return Finding("open", "fewer than two runs finished")
     explained = found["verdict"].startswith("explained") and found["then"] < found["low"]
     cause = "of two character tables" if explained else ""
-    read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last"
+    read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last, step {found['steps']:,}"
     return Finding("artefact" if explained else "open", joined(cause, read), found["best"], (found["low"], found["high"]), len(of(df, claim.arms[0])),
                    text=f"{found['best']:.1f} with two tables, {found['then']:.1f} with one", brief=cause)  # fmt: skip
 
