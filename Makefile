@@ -27,7 +27,7 @@ test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild
 	@echo "== lint"
 	$(PY) -m ruff check .
 	@echo "== tests"
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist worksteal
 	@echo "== pairs in sync"
 	$(BUILD) pair --check
 	@echo "== smoke reproduction: trains every code path"
