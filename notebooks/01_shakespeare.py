@@ -419,6 +419,7 @@ fig, ax = plt.subplots()
 if series:
     plots.lines({a: tuple(v[1:] for v in s) for a, s in series.items()}, ax, "refinements at test time", "perplexity a character, part B")
     plots.plain_log(ax)
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1))  # over no line
 else:
     plots.pending(ax, "read-outs by refinement")
 save(
@@ -446,26 +447,38 @@ if compare.complete(df, "mask"):
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(7, 6.4))
 for ax, (name, values) in zip(axes.flat, report.GRIDS.items(), strict=False):
-    found = compare.series(df, values)
-    plots.lines({"mask": found}, ax, name, "perplexity") if found else plots.pending(ax, name)
-found = report.chunk_series(df)
-plots.lines(found, axes[1, 1], "characters a chunk", "perplexity") if found else plots.pending(axes[1, 1], "characters a chunk")
+    if found := compare.series(df, values):
+        plots.lines({values[1] if values[1] == "bounded" else "mask": found}, ax, name, "perplexity").set_xticks(list(values))
+    else:
+        plots.pending(ax, name)
+if found := report.chunk_series(df):
+    plots.doubling(plots.lines(found, axes[1, 1], "characters a chunk", "perplexity"), (2, 4, 8, 16, 32)[: 5 if profile == "full" else 4])
+else:
+    plots.pending(axes[1, 1], "characters a chunk")
 save(
     fig,
     "shakespeare_factors",
-    "Perplexity a character on part B when one field of the TRM changes, mean and 95 % band over seeds.",
+    "Perplexity a character on part B when one field of the TRM changes, mean and 95 % band over seeds. Supervision steps: of the bounded TRM, at equal optimiser steps.",
     "Four panels: latent updates, refinements, supervision steps, and chunk length for baseline, mask and parallel.",
     ("n-*", "T-*", "bounded*", "* (chunk *)"),
 )
 plt.show()
 
 # %%
-pairs = [("T-1", "parallel"), ("mask", "T-1"), ("n-0", "parallel"), ("mask", "n-0")]
+pairs = [
+    ("T-1", "parallel"),
+    ("mask", "T-1"),
+    ("n-0", "parallel"),
+    ("mask", "n-0"),
+    ("gradient-all", "mask"),
+    ("gradient-all", "T-1"),
+    ("gradient-all", "parallel"),
+]
 found = [(a, b, e) for a, b in pairs if (e := compare.effect(df, a, b)) is not None]
 if found:
     show_table(pd.DataFrame([{"arm": a, "against": b, "change of perplexity": percent(e)} for a, b, e in found]))
     say(
-        "*parallel* has neither latent updates nor further refinements, *T-1* the updates, *n-0* the refinements, *mask* both. With a single refinement the gradient reaches the mask and the slots' positions; with more, it does not."
+        "*parallel* has neither latent updates nor further refinements, *T-1* the updates, *n-0* the refinements, *mask* both. With a single refinement the gradient reaches the mask and the slots' positions; with more, it does not, unless it goes through all of them, as in *gradient-all*."
     )
 
 # %% [markdown]
