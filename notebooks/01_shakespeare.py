@@ -452,7 +452,7 @@ for ax, (name, values) in zip(axes.flat, report.GRIDS.items(), strict=False):
     else:
         plots.pending(ax, name)
 if found := report.chunk_series(df):
-    plots.doubling(plots.lines(found, axes[1, 1], "characters a chunk", "perplexity"), (2, 4, 8, 16, 32)[: 5 if profile == "full" else 4])
+    plots.doubling(plots.lines(found, axes[1, 1], "characters a chunk", "perplexity"), sorted({k for s in found.values() for k in s[0]}))
 else:
     plots.pending(axes[1, 1], "characters a chunk")
 save(
