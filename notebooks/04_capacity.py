@@ -29,6 +29,7 @@ figures = "../figures"
 
 # %%
 import math
+from fnmatch import fnmatchcase
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,10 +55,12 @@ claimed = report.CLAIMED
 ledger = {claim.id: finding.verdict for claim, finding in claims.judged(store, profile, ["capacity-*"])[0]}
 
 
-def save(fig, name, caption, alt, df=df, profile=profile):
+def save(fig, name, caption, alt, df=df, profile=profile, arms=None):
+    """The figure as files, its caption with the runs that it shows (`arms`, patterns); where nothing of it is recorded, one line."""
     if plots.empty(fig):
         return waits(fig, name, profile, "capacity")
-    return plots.save(fig, name, figures, f"{caption} ({compare.label(df, profile)})", alt, records_digest(df), "04_capacity")
+    drawn = None if arms is None else [a for a in dict.fromkeys(df.arm) if any(fnmatchcase(a, of) for of in arms)]
+    return plots.save(fig, name, figures, f"{caption} ({compare.label(df, profile, drawn)})", alt, records_digest(df), "04_capacity")
 
 
 def costs(table):
@@ -129,7 +132,7 @@ show_table(report.examples_table())
 # learn; *everywhere* was added when short probes, unrecorded, had shown that such a TRM does learn, before its runs; the comparisons use the rate that was best for each model on the first tuning seed instead of 1e-3 for all (the sweep below has come to say more since); and they are half as long as planned, which a CPU can afford. 0.04 M was
 # added to the sizes: a law needs two of them, and a TRM of 0.3 M takes hours a seed on a CPU.
 #
-# The runs up to 0.3 M are the same in the profiles `cpu` and `full`; all are far smaller than the published 6.8 M, so that what makes none of them turn, or better, may still do so there. The two headline comparisons, *annealed* against
+# The runs up to 0.3 M are the same in the profiles `cpu` and `full`; all are far smaller than the published 6.8 M, so that what we do not see here may still happen there. The two headline comparisons, *annealed* against
 # *standard* at equal steps and at equal compute, stand at 0.1 M, the largest size of which a CPU trains five seeds of each. Larger sizes (but for *steady* at 1 M, which a CPU trains
 # in hours), the 50,258-piece vocabulary and WikiText-2 at full length are queued for a GPU; `cpu` holds short versions of the last two, and this page shows those, said as such, until the long ones are there.
 
@@ -172,7 +175,11 @@ if len(done):
 
 # %%
 leaks = compare.leak_matrices(store, df)
-shown = {"leaking 0.04M": "leaking: large on the diagonal", report.ASKED: "TRM: zeros", "causal 0.1M": "causal: only below the diagonal"}
+shown = {
+    "leaking 0.04M": "The leaking model depends on each slot's own target",
+    report.ASKED: "the TRM on none",
+    "causal 0.1M": "the causal model on earlier ones only",
+}
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.8))
 for ax, arm in zip(axes, shown, strict=True):
     plots.matrix(leaks[arm]["as trained"], ax, arm) if arm in leaks else plots.pending(ax, arm)
@@ -180,16 +187,18 @@ save(
     fig,
     "capacity_leak",
     "Dependency probe: how far the prediction at a slot moves when a target changes.",
-    "Matrices of numbers, slots against slots. Expected of the " + "; ".join(text for arm, text in shown.items() if arm in leaks) + ".",
+    "Matrices of numbers, slots against slots. " + "; ".join(text for arm, text in shown.items() if arm in leaks) + ".",
+    arms=shown,
 )
 plt.show()
+say(compare.probed(leaks))
 
 # %% [markdown]
 # ## As it was, and an honest twin
 #
 # The earlier run's own setting: 50,258 pieces, width 128, a constant learning rate of 1e-4. *As trained* is that run as its code has it,
 # and the same weights are also scored from the two other starts. Its *honest twin* differs in one thing, a mask embedding to start from. Crosses: the write-up's
-# points. The text is another one and its pieces were learnt on it, so that shapes can be compared, and levels only roughly.
+# points. The text is another one and its pieces were learnt on it, so that of runs as long as the published one shapes can be compared, and levels only roughly. Short runs end before the first cross.
 
 # %%
 bands = report.earlier(was)
@@ -300,16 +309,17 @@ show_table(pd.DataFrame(rows))
 # %% [markdown]
 # ## What turns a curve?
 #
-# Each row changes one thing about the 0.04 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM, the earlier run's own kind, are queued. Two interventions break the
-# law apart: *stride 64* reads the same text in 64 times fewer windows; *unused rows* doubles the parameters with embedding rows that no token names, which changes
-# neither the function nor its training. The others are candidates for what happened to the earlier run; *text of N* and *N/16*, of as many tokens as the model has
+# Each row changes one thing about the 0.04 M causal model at its constant rate (*steady*), which learns; the same arms of the leaking TRM, the earlier run's own kind, are queued. Two interventions pull parameters and examples
+# apart: *stride 64* reads the same text in 64 times fewer windows; *unused rows* doubles the parameters with embedding rows that no token names, which changes
+# neither the function nor its training. Where the model itself does not turn, as here, they can only say whether they make it turn. The others are candidates for what happened to the earlier run; *text of N* and *N/16*, of as many tokens as the model has
 # parameters and of a sixteenth, have a figure of their own below. All are scored at equal steps. A candidate for the earlier run must have the published shape: a turn near one window a
 # parameter, then at least twice the perplexity, after having known more than token frequencies.
 
 # %%
 turned = report.turned(df)
 told = turned.round(2).assign(diverged=[f"{r.diverged} of {r.seeds}" for r in turned.itertuples()])
-show_table(told if len(turned) else pd.DataFrame({"arm": ["not recorded yet"]}))
+names = {"at": "turns at (windows a parameter)", "rise": "ends times its lowest", "reached": "read up to (windows a parameter)"}
+show_table(told.rename(columns=names) if len(turned) else pd.DataFrame({"arm": ["not recorded yet"]}))
 word, tested, candidates = report.ppl_verdict(df, counted)
 say(
     f"**Verdict on {claimed['ppl']}: {word}.** Candidates tested: {'; '.join(tested) or 'none yet'} (the published model is a leaking one). "
@@ -334,6 +344,7 @@ save(
     "capacity_causes",
     "What one change does to the causal 0.04 M model at its last step: change of perplexity on unseen articles, 95 % intervals over seeds; grey: ±2 %. A run that diverged counts as log V.",
     "Forest plot: one interval for each disturbance of the training, with pending ones marked.",
+    arms=["steady 0.04M*"],
 )
 plt.show()
 show_table(
@@ -377,6 +388,7 @@ save(
     "capacity_mismatch",
     "A leaking model of 0.04 M at constant learning rates, scored as it was trained and from two other starts. Mean and 95 % band over seeds. Dashed: where the law puts the turn. Dotted: what counting single tokens reaches.",
     "Three panels of perplexity against windows per parameter, one line a learning rate that is recorded, for the three starts that the same weights are scored from.",
+    arms=report.MISMATCH.values(),
 )
 plt.show()
 starts = {"own": "the target", "last": "the last token", "constant": "one constant token"}
@@ -390,7 +402,7 @@ lows = report.turns(df)
 lows = lows[lows.arm.isin(report.MISMATCH.values()) & (lows.start != "own")].lowest_ppl
 if counted and len(lows):
     say(
-        f"A start that validation does not share is enough to make a curve rise: from the last token the sooner the higher the rate, from a constant token from the first points on. Nothing is forgotten, for the same weights, scored from the target, go on "
+        f"At this size a start that validation does not share is enough to make a curve rise: from the last token the sooner the higher the rate, from a constant token from the first points on. Nothing is forgotten, for the same weights, scored from the target, go on "
         f"improving. But from the other starts no run ever stood below {lows.min():,.0f}, where counting tokens reaches {math.exp(counted['unigram']):.0f} and the earlier run {claimed['ppl']}: this makes the shape of "
         "its curve, not its level."
         if (mismatched[mismatched["scored from"] == "own"].turned == 0).all() and lows.min() > math.exp(counted["unigram"])
@@ -404,15 +416,20 @@ if fit:
         if not g.censored.all()
     )
     say(
-        f"**{'The larger model turns sooner.' if fit[0].high < 0 else 'Size and turn.'}** At the earlier run's rate of 1e-4, scored from the last token, curves turn: {at}. The law says that the windows at the turn grow as the parameters, to the "
-        f"power of 1; these say {fit[0].text(digits=2)} ({sizes.arm.nunique()} sizes, {fit[0].n} runs)."
+        f"**{'Of these sizes the larger turns sooner.' if fit[0].high < 0 else 'Size and turn.'}** At the earlier run's rate of 1e-4, scored from the last token, curves turn: {at}. The law says that the windows at the turn grow as the parameters, to the "
+        f"power of 1; a line through these runs has the power {fit[0].estimate:.2f} [{fit[0].low:.2f}, {fit[0].high:.2f}] ({fit[0].n} runs; the interval is that of the seeds). {sizes.arm.nunique()} sizes make no law; the reading is exploratory.".replace(
+            "-", "−"
+        ).replace("1e−4", "1e-4")
     )
+    other = turned[(turned.arm == "leaking 0.1M") & (turned["scored from"] == "constant")]
+    for r in other.itertuples():
+        say(f"From a constant token *{r.arm}* turns in {r.turned} of {r.seeds} seeds.")
 large = report.turns(was)
 large = large[(large.arm == "as it was") & (large.start == "last")]
 if len(large) and not large.censored.all():
     low = large[~large.censored]
     say(
-        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, {len(low)} of {len(large)} recorded seeds turn, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
+        f"At the earlier run's own size, {low.parameters.iloc[0]:,} parameters, of {len(large)} recorded seed{'s' if len(large) > 1 else ''} {len(low)} turn{'s' if len(low) == 1 else ''}, at about {low.examples.median():,.0f} windows: {low.ratio.median():.4f} a parameter "
         f"({compare.label(was, was_profile)})."
     )
 
@@ -438,10 +455,24 @@ save(
     "capacity_repeats",
     "One causal model of 0.04 M and one training, on more and on no more unique windows than it has parameters (N), from the whole text and from short ones. Mean and 95 % band over seeds; the axis ends where a model is worse than one that says all tokens are alike.",
     "Validation perplexity against windows seen per parameter, one line for each number of unique windows.",
+    arms=["steady 0.04M*"],
 )
 plt.show()
 ends = {name: (float(mean.min()), float(mean[-1])) for name, (_, mean, *_) in bands.items()}
-say("; ".join(f"{name}: lowest {low:,.0f}, in the end {end:,.0f}" for name, (low, end) in ends.items()) or "Pending.")
+say(
+    "Unique windows a parameter, and perplexity: "
+    + "; ".join(f"{name}, lowest {low:,.0f}, in the end {end:,.0f}" for name, (low, end) in ends.items())
+    + "."
+    if ends
+    else "Pending."
+)
+alike = [
+    end for name, (_, end) in ends.items() if name.split(",")[0] == list(ends)[1].split(",")[0]
+]  # as many unique windows, of the whole text and of a short one
+if len(alike) == 2:
+    say(
+        f"Two of these read equally many unique windows, no more than the model has parameters, and end a factor of {max(alike) / min(alike):.2g} apart: what counts here is how much *text* they come from, not how many windows."
+    )
 
 # %% [markdown]
 # ## Parameter efficiency
@@ -464,11 +495,15 @@ else:
         + (
             ""
             if bound
-            else " Between the two models next to it the line is rough: they have {:.2f} and {:.2f} times its parameters.".format(
+            else " That is read off a line between the two models next to it, which have {:.2f} and {:.2f} times its parameters; its interval holds the scatter of seeds alone.".format(
                 *report.next_to(df, e)
             )
         )
     )
+    if below := [a for a in compare.unlearnt(df, compare.references(store, df)) if a.startswith("standard d=")]:
+        say(
+            f"Of the models that it is read off, {', '.join(f'*{a}*' for a in below)} {'has' if len(below) == 1 else 'have'} not learnt half of what pairs tell, so that the place between is rough: a factor of two."
+        )
 ratios = {(r, c): report.efficiency(df, r, c) for r in ("standard", "causal") for c in report.COUNTS}
 show_table(pd.DataFrame([
     {"rival": r, **{report.COUNTS[c]: report.times(*ratios[r, c]) if ratios[r, c][0] else "pending" for c in report.COUNTS}} for r in ("standard", "causal")
@@ -486,8 +521,9 @@ for ax, (count, title) in zip(axes, report.COUNTS.items(), strict=True):
 save(
     fig,
     "capacity_efficiency",
-    "Perplexity of the recorded standard and causal models by size, and of the TRM at 0.1 M, all having seen the same windows. Left: all parameters; right: those outside the embeddings.",
+    "Perplexity of the recorded standard and causal models by size, and of the TRM trained everywhere at 0.1 M, all having seen the same windows. Left: all parameters; right: those outside the embeddings.",
     "Two panels of perplexity against parameters: standard models, causal ones, each joined where there are several, and one point for the TRM.",
+    arms=[report.ASKED, "standard 0.1M", "causal 0.1M", "standard d=*", "causal d=*"],
 )
 plt.show()
 
@@ -507,7 +543,7 @@ save_table(
     rivals(df, "0.1M", profile),
     "capacity_rivals",
     figures,
-    f"The TRM of 0.1 M against rivals of as many parameters, at equal steps and at equal training compute: part B, mean and 95 % interval over seeds ({about}).",
+    f"The annealed TRM of 0.1 M against rivals of as many parameters, at equal steps and at equal training compute: part B, mean and 95 % interval over seeds ({about}).",
     "Table of the TRM and its rivals with perplexity, the change to the TRM, bits per byte, parameters and training compute.",
     digest,
     "04_capacity",
@@ -567,6 +603,7 @@ if known:
         {name: (np.arange(1, nll.shape[1] + 1), *(np.exp(v) for v in stats.band(nll))) for name, nll in chunks.items()},
         ax,
         "token of the chunk",
+        front=report.SLOTS[:2],
     )
     for name, nll in known.items():
         if nll.shape[1] == 1 and name.startswith(f"{whole}, "):
@@ -581,6 +618,7 @@ save(
     "capacity_slots",
     "Perplexity of each token of the chunk. The rivals see the tokens before it in the chunk, the TRM does not; of the first token all know the same. Mean and 95 % band over seeds. Cross: the TRM's encoder alone.",
     "Lines of perplexity over the four tokens of a chunk for the TRM and its rivals, and a cross at the first token for the TRM's encoder before any refinement.",
+    arms=report.SLOTS,
 )
 plt.show()
 if whole in known:
@@ -608,10 +646,15 @@ if counted:
     say(
         "Not half way from what counting single tokens reaches to what counting pairs reaches (with the token before, for a model that sees it; with the last token read, "
         f"for slots that are named at once): {', '.join(a for a in unlearnt if '(lr' not in a) or 'no arm'}. Two such arms are not compared."
+        + (
+            " That *annealed 0.1M* is among them says how to read the two headlines: it does not get going here, so they say nothing of what recursion costs or gains."
+            if "annealed 0.1M" in unlearnt
+            else ""
+        )
     )
 
 # %% [markdown]
-# Equal tuning: the same learning rates for all, seeds that are used for nothing else, 3,000 steps, scored on part A. The arms above run at the
+# Equal tuning, as planned: the same learning rates for all, seeds that are used for nothing else, 3,000 steps, scored on part A; what of it is recorded so far stands below. The arms above run at the
 # best rate of their own kind at this width, and at no more than 0.2 divided by the width in wider models. A single tuning seed has no band; the last rate was added when the best lay on the edge. The arms' rates
 # were chosen on the first tuning seed; where more of them, added later, name another rate, the cell below shows both, and the arms stay as they were run.
 
@@ -624,6 +667,7 @@ save(
     "capacity_tuning",
     "Perplexity against the learning rate after 3,000 steps, mean and 95 % band over the tuning seeds.",
     "Lines of perplexity against the learning rate: the TRM, where it is recorded the one trained everywhere, a standard and a causal model.",
+    arms=["* (lr *)"],
 )
 plt.show()
 say(
@@ -652,6 +696,7 @@ save(
     "capacity_ablations",
     "Gradient, latent updates and refinements of the TRM trained everywhere, one changed at a time: change of perplexity, 95 % intervals over seeds; grey: ±2 %.",
     "Forest plot: one interval an ablation, with pending ones marked.",
+    arms=[whole, f"{whole} (*)"],
 )
 plt.show()
 recursion = compare.primary(df, report.RECURSION, unlearnt=compare.unlearnt(df, counted))
@@ -661,7 +706,7 @@ show_table(compare.comparison_table(recursion))
 # ### Do growing states dilute the later refinements?
 #
 # A block here adds to what it is given, as most transformers' do, and a recursion gives the sum back to it. Once blocks add little compared with the states, *n* latent updates and one of the
-# answer turn (*y*, *z*) into about ((*n* + 1) *y* + *z*, *n* *y* + *z*): each refinement makes the states 4.8 times as large for *n* = 3, while what it adds stays of one size. So each counts for a
+# answer turn (*y*, *z*) into about ((*n* + 1) *y* + *z*, *n* *y* + *z*): each refinement makes the states severalfold as large (the factor stands below), while what it adds stays of one size. So each counts for a
 # fraction of the one before, in the answer, which is read out through a norm, and in the gradient. The TRM of the paper norms the states twice in every block; the write-up's code does not.
 #
 # This is about the refinements *after* the first. It does not explain why the first, with its four calls, does no better than a single call (*n 0, T 1*). *bounded* is the same TRM with *y* and *z* brought to
@@ -684,7 +729,8 @@ save(
     fig,
     "capacity_dilution",
     "What each of eight refinements adds to the gradient of the last read-out, relative to the first, of the TRM trained everywhere. Dotted: what the sum of states alone makes of it. Mean and 95 % band over seeds.",
-    "Lines on a log scale, one a model: each refinement's part of the gradient, with a dotted line for blocks that add nothing.",
+    "Lines on a log scale: each refinement's part of the gradient, one line for each of the models shown, before or after training, with a dotted line for blocks that add nothing.",
+    arms=[report.ASKED, f"{report.ASKED} (*ed)"],
 )
 plt.show()
 if f"{report.ASKED}, trained" in added:
@@ -769,7 +815,12 @@ say(
     f"- {claimed['ppl']}: **{report.ppl_verdict(df, counted)[0]}**.\n"
     f'- "2–3× parameter efficiency": **{ledger["capacity-efficiency"]}**.\n'
     + compare.findings(first, profile)
-    + "\n\nExploratory, chosen later:\n\n"
+    + (
+        "\n- Of these, what names *annealed 0.1M* says that it does not get going in this budget, and nothing of recursion: it has learnt little more than token frequencies."
+        if "annealed 0.1M" in unlearnt
+        else ""
+    )
+    + "\n\nExploratory, chosen later (where the gradient reaches the last refinement alone, mask and slots' positions stay untrained, too):\n\n"
     + compare.findings(recursion, profile)
     + "\n"
     + compare.findings(diluted, profile)

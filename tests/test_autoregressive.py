@@ -14,7 +14,7 @@ from trmlib.experiments import autoregressive
 from trmlib.experiments import autoregressive_evaluations as evaluations
 from trmlib.experiments import autoregressive_report as report
 from trmlib.experiments.autoregressive import BASELINE, TRM, UNSHIFTED, Task
-from trmlib.models.chunk import ChunkLM
+from trmlib.models.chunk import ChunkLM, slot_nll
 from trmlib.train import Weights, costs, train
 
 EXPERIMENTS = ("autoregressive",)
@@ -50,6 +50,32 @@ def test_passes_cost_no_parameters_and_the_compute_is_counted():
     for profile in ("cpu", "full"):
         steps = {r.arm: r.spec.train.steps for r in autoregressive.grid(profile)}
         assert steps["baseline-compute"] == round(autoregressive.COMPUTE * steps["TRM"]) and steps["baseline-longer"] == 3 * steps["TRM"]
+
+
+def test_a_model_trained_everywhere_is_scored_as_it_is_trained():
+    """Its passes refine every position in training; so they do in every score, and the same weights with slots for the chunk alone read otherwise."""
+    task = Task(smoke("TRM-everywhere"))
+    torch.manual_seed(0)
+    model = task.model().eval()
+    logits, _ = model(task.tokens, slots=task.tokens.shape[1] - 1)
+    nll = slot_nll(logits, task.tokens)[:, -task.config.chunk :].detach().numpy()
+    assert task.spec.model.T == 3 and task.final(model)["metrics"]["nll_b"] == pytest.approx(nll[task.in_b].mean(), rel=1e-5)
+    assert task.curve(model, task.spec, 0)["nll"] == pytest.approx(nll[task.curve_rows].mean(), rel=1e-5)
+    assert evaluations.passes(task, model)["nll_b"][3] == pytest.approx(nll[task.in_b].mean(), rel=1e-5)
+    alone = Task(smoke("TRM-everywhere, chunk alone"))
+    other = alone.model()
+    other.load_state_dict(model.state_dict())
+    assert abs(alone.final(other)["metrics"]["nll_b"] - nll[task.in_b].mean()) > 1e-4
+
+
+def test_targets_that_are_words_by_hand():
+    task = Task(smoke("baseline"))
+    torch.manual_seed(0)
+    model, names = task.model().eval(), task.tokeniser.names
+    rows = task.tokens[task.in_b]
+    nll, targets = slot_nll(model(rows)[0], rows).detach().numpy(), rows[:, task.config.context :].numpy()
+    words = np.array([[names[t] not in ("<UNK>", "<EOS>", "<unk>") for t in row] for row in targets])
+    assert 0 < words.mean() < 1 and evaluations.known(task, model)["nll_b"] == pytest.approx(nll[words].mean(), rel=1e-5)
 
 
 def test_without_the_shift_each_slot_sees_its_own_target_and_with_it_only_earlier_ones(store):

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from trmlib import compare, stats
-from trmlib.data.tokens import TokensConfig
+from trmlib import compare, flops, stats
+from trmlib.data.tokens import PAD, TokensConfig
 from trmlib.errors import TrmError
 from trmlib.evaluate import score_chunks
-from trmlib.experiments import capacity
+from trmlib.experiments import autoregressive, capacity, shakespeare
 from trmlib.experiments import capacity_evaluations as evaluations
 from trmlib.experiments import capacity_report as report
 from trmlib.runs import Store, TrainConfig
@@ -80,7 +80,16 @@ def test_records_whose_read_out_was_not_counted_are_read_with_it():
     store, steps = Store(), {r.spec.hash: r.spec.train.steps for r in capacity.grid("full") if r.arm == "standard 0.1M"}
     found = [r for r in store.records("capacity").values() if r["hash"] in steps]
     assert len(found) == 5 and all(r["train_flops"] == 32 * step_flops("standard 0.1M") * steps[r["hash"]] for r in found)
-    assert store.corrections.keys() <= store.records("capacity").keys()
+    assert store.corrections.keys() <= store.records().keys()
+
+
+def test_every_record_costs_at_inference_what_scoring_its_chunk_does():
+    specs = {r.spec.hash: r.spec for p in ("cpu", "full") for r in (*capacity.grid(p), *autoregressive.grid(p), *shakespeare.grid(p))}
+    records = [r for name in ("capacity", "autoregressive", "shakespeare") for r in Store().records(name).values() if r["hash"] in specs]
+    assert len(records) > 500
+    for r in records:
+        spec = specs[r["hash"]]
+        assert (r["inference_flops"], r["serial_depth"]) == flops.counted(spec, spec.model.T * spec.train.n_sup), r["hash"]
 
 
 @pytest.mark.parametrize("rival", capacity.COMPUTE)
@@ -148,6 +157,32 @@ def test_metrics_by_hand():
         assert m["bits_b"] is None
     else:
         assert m["bits_b"] == pytest.approx(log_v / math.log(2) * targets.size / task.tokeniser.bytes[targets].sum())
+
+
+def test_choices_are_made_on_part_a_and_figures_read_from_part_b():
+    task = capacity.Task(smoke("leaking 0.04M"))
+    torch.manual_seed(0)
+    model = task.model().eval()
+    read = lambda start: score_chunks(model, task.tokens, start=start)[0][0]  # noqa: E731
+    own, constant = read(None), read(torch.full((len(task.tokens), task.config.chunk), PAD))
+    result, point = task.final(model), task.curve(model, task.spec, 0)
+    assert len(task.curve_rows) and not task.in_b[task.curve_rows].any()
+    for name, nll in (("nll", own), ("nll_constant", constant), ("nll_last", read("last"))):
+        assert point[name] == pytest.approx(nll[task.curve_rows].mean(), rel=1e-5)
+        for part, rows in (("a", ~task.in_b), ("b", task.in_b)):
+            assert result["metrics"][f"{name}_{part}"] == pytest.approx(nll[rows].mean(), rel=1e-5)
+    by = result["detail"]["by_article"]
+    assert all(v == pytest.approx(own[task.fixed.article == k].mean(), rel=1e-5) for k, v in enumerate(by["nll"]) if by["tokens"][k])
+
+
+def test_supervision_steps_count_as_refinements_in_every_score():
+    task = capacity.Task(smoke("TRM 0.1M", n_sup=3))
+    torch.manual_seed(0)
+    model = task.model().eval()
+    expected = score_chunks(model, task.tokens, 3 * task.spec.model.T)[0][0, task.in_b].mean()
+    assert task.final(model)["metrics"]["nll_b"] == pytest.approx(expected, rel=1e-6)
+    (batch,) = task.batches(0, 0, 1)
+    assert task.loss(model, batch, None)[1] is not None  # handed on from step to step
 
 
 def test_counting_tokens_and_pairs_by_hand():
@@ -253,6 +288,11 @@ FALL, NOISE = np.linspace(6, 5, 20), 0.001 * (-1.0) ** np.arange(40)
 def test_turn(curve, expected):
     found = stats.turn(curve + NOISE)
     assert found is None if expected is None else abs(found - expected) <= 2
+
+
+def test_a_turn_among_the_first_points_is_at_the_lowest_itself():
+    """The median of its first three points would put it at the first, which is far above."""
+    assert stats.turn(np.r_[9, 5, 5.2, np.linspace(5.3, 8, 37)]) == 1
 
 
 def test_turn_needs_more_than_noise():
@@ -378,7 +418,9 @@ def test_the_published_number_stays_open_and_a_shape_makes_a_candidate():
         for s in range(5)
     ]
     word, tested, names = report.ppl_verdict(pd.DataFrame(rows), COUNTED)
-    assert word == "open, with a candidate" and tested == ["on a leaking model start mismatch"] and names == ["leaking 0.1M scored from last"]
+    assert (
+        word == "open, with a candidate" and tested == ["on a leaking model start mismatch"] and names == ["leaking 0.1M scored from last"]
+    )
 
 
 def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
@@ -461,7 +503,7 @@ def test_the_earlier_setting_beside_its_twin():
 
 def test_the_write_ups_own_examples():
     table = report.examples_table()
-    assert table.agree.tolist() == [False, False, True, True, True]
+    assert table.agree.tolist() == ["no", "no", "yes", "yes", "yes"]
 
 
 def test_crossing_by_hand():

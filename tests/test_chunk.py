@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from trmlib.errors import TrmError
 from trmlib.layers import rotary_angles, rotate
-from trmlib.models.chunk import ChunkConfig, ChunkLM, draw, generate, joint_nll, slot_nll, strip
+from trmlib.models.chunk import ChunkConfig, ChunkLM, draw, generate, slot_nll, strip
 from trmlib.probe import dependency, leaks
 from trmlib.recursion import deep_recursion
 
@@ -31,6 +31,9 @@ ARMS = {
     "reused": replace(CAUSAL, T=3),
     "reused, no shift": replace(CAUSAL, T=3, start="target"),  # the earlier autoregressive model
     "no encoder": replace(TRM, encode=False),
+    "rotary": replace(TRM, positions="rotary"),
+    "rotary, reused": replace(CAUSAL, T=3, positions="rotary"),
+    "noise": replace(TRM, start="noise"),
 }
 
 
@@ -48,8 +51,24 @@ def windows(seed=0, length=CONTEXT + CHUNK):
     return torch.randint(VOCAB, (BATCH, length), generator=torch.Generator().manual_seed(seed))
 
 
-def reference_block(block, x, causal, normed):
-    """The block with PyTorch's own attention over all positions."""
+def turned(h):
+    """Queries or keys (b, heads, t, d) at positions 0, 1, …, each pair (i, i + d/2) turned by its angle, as complex numbers."""
+    half = h.shape[-1] // 2
+    angle = torch.arange(h.shape[-2])[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+    return torch.view_as_real(torch.complex(h[..., :half], h[..., half:]) * torch.polar(torch.ones(()), angle)).movedim(-1, -2).flatten(-2)
+
+
+def rotary_attention(attention, h, causal):
+    """Attention over all positions, written out, queries and keys turned."""
+    q, k, v = (part.unflatten(-1, (attention.heads, -1)).movedim(1, 2) for part in attention.qkv(h).chunk(3, -1))
+    scores = turned(q) @ turned(k).mT / q.shape[-1] ** 0.5
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], float("-inf")).triu(1)
+    return attention.out((scores.softmax(-1) @ v).movedim(1, 2).flatten(2))
+
+
+def reference_block(block, x, causal, normed, rotary=False):
+    """The block with PyTorch's own attention over all positions, or with rotary positions."""
     d = x.shape[-1]
     attention = nn.MultiheadAttention(d, block.attention.heads, batch_first=True)
     params = {
@@ -59,26 +78,28 @@ def reference_block(block, x, causal, normed):
     h = F.layer_norm(x, (d,), block.norm1.weight, block.norm1.bias)
     mask = torch.full((x.shape[1],) * 2, float("-inf")).triu(1) if causal else None
     size = lambda v: v / (v.square().mean(-1, keepdim=True) + torch.finfo(v.dtype).eps).sqrt() if normed else v  # noqa: E731
-    x = size(x + functional_call(attention, params, (h, h, h), {"attn_mask": mask, "need_weights": False})[0])
+    seen = functional_call(attention, params, (h, h, h), {"attn_mask": mask, "need_weights": False})[0]
+    x = size(x + (rotary_attention(block.attention, h, causal) if rotary else seen))
     h = F.layer_norm(x, (d,), block.norm2.weight, block.norm2.bias)
     return size(x + block.mlp[3](F.gelu(block.mlp[0](h))))
 
 
 def reference(model, tokens, cut=None):
     """Logits (b, m, vocab) by hand; the states are detached before update number `cut` of z and y together."""
-    c, m = model.config, CHUNK
+    c, m, rotary = model.config, CHUNK, model.config.positions == "rotary"
     inputs = tokens[:, :-1] if c.start == "shifted" else tokens
     h = model.embedding.weight[inputs]
     start = {
         "mask": lambda: model.mask.expand(len(tokens), m, -1), "last": lambda: h[:, -m - 1 : -m].expand(-1, m, -1),
         "zeros": lambda: torch.zeros(len(tokens), m, c.d),
+        "noise": lambda: c.noise * torch.randn(len(tokens), m, c.d, generator=torch.Generator().manual_seed(0)),
     }.get(c.start, lambda: h[:, -m:])()  # fmt: skip
-    places = model.position.weight
+    places = torch.zeros(CONTEXT + m, c.d) if rotary else model.position.weight
     x, y = h[:, :-m] + places[: inputs.shape[1] - m], start + places[inputs.shape[1] - m : inputs.shape[1]]
     z = torch.zeros_like(y)
     if c.encode:
         for block in model.blocks:
-            x = reference_block(block, x, causal=True, normed=c.normed)
+            x = reference_block(block, x, True, c.normed, rotary)
     update = 0
     for _ in range(c.T):
         for i in range(c.n + 1):
@@ -86,7 +107,7 @@ def reference(model, tokens, cut=None):
                 y, z = y.detach(), z.detach()
             both = torch.cat([x, y + z], 1)
             for block in model.blocks:
-                both = reference_block(block, both, c.causal, c.normed)
+                both = reference_block(block, both, c.causal, c.normed, rotary)
             if i < c.n:
                 z = both[:, -m:]
             else:
@@ -167,9 +188,9 @@ def test_every_position_of_a_causal_model_at_once():
     torch.testing.assert_close(everywhere[:, 3:4], shorter, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("arm", [a for a in ARMS if a != "untied head"] + ["noise", "rotary"])
+@pytest.mark.parametrize("arm", [a for a in ARMS if a != "untied head"])
 def test_what_leaks(arm):
-    config = {"noise": replace(TRM, start="noise"), "rotary": replace(TRM, positions="rotary"), **ARMS}[arm]
+    config = ARMS[arm]
     model, tokens = build(config), windows()
     matrix = dependency(lambda t: model(torch.cat([tokens[:, :CONTEXT], t], 1))[0], tokens[:, CONTEXT:], VOCAB)
     found = {(i, j) for i, j, _ in leaks(matrix, "autoregressive" if config.chain else "parallel")}
@@ -178,6 +199,30 @@ def test_what_leaks(arm):
     else:
         assert not found
         assert (matrix[1, 0] > 1e-3) == config.chain
+
+
+def test_a_whole_model_predicts_its_chunk_as_it_is_trained():
+    """Every position is a slot, refined as often as the chunk's: what training reads last. With slots for the chunk alone another function is read."""
+    config = replace(CAUSAL, T=3, everywhere=True, whole=True)
+    model, tokens = build(config), windows()
+    trained = model(tokens, slots=tokens.shape[1] - 1, every_pass=True)[0]
+    every = model(tokens, every_pass=True)[0]
+    assert (
+        every.shape == (4, BATCH, CHUNK, VOCAB) and torch.equal(every, trained[:, :, -CHUNK:]) and torch.equal(model(tokens)[0], every[-1])
+    )
+    alone = build(replace(config, whole=False))(tokens)[0]
+    assert (alone - every[-1]).abs().max() > 0.01
+    assert not leaks(dependency(lambda t: model(torch.cat([tokens[:, :CONTEXT], t], 1))[0], tokens[:, CONTEXT:], VOCAB), "autoregressive")
+    text = generate(model, tokens[:, :5], 2, temperature=0)  # one word after the other, as the window grows
+    first = model(F.pad(tokens[:, :5], (0, CHUNK)))[0].argmax(-1)[:, 0]
+    assert torch.equal(text[:, 5], first)
+
+
+def test_noise_is_drawn_anew_in_training_and_weights_as_wide_as_told():
+    torch.manual_seed(0)
+    model, tokens = ChunkLM(replace(TRM, start="noise", dropout=0.0, d=64), 500, CONTEXT, CHUNK), windows()
+    assert not torch.equal(model(tokens)[0], model(tokens)[0])
+    assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_another_start_may_be_named_or_be_tokens():
@@ -224,7 +269,6 @@ def test_likelihoods_by_hand():
     tokens = torch.tensor([[9, 1, 0]])
     nll = slot_nll(logits, tokens)
     torch.testing.assert_close(nll, torch.tensor([[0.693147, 0.313262]]))
-    assert joint_nll(logits, tokens).item() == pytest.approx(1.006409, abs=1e-5)
     torch.testing.assert_close(slot_nll(torch.stack([logits, logits]), tokens), torch.stack([nll, nll]))
 
 
@@ -232,7 +276,7 @@ def test_the_chain_rule_sums_to_one_over_all_chunks():
     model, context = build(CAUSAL, chunk=2), windows(length=CONTEXT)[:1]
     pairs = torch.cartesian_prod(torch.arange(VOCAB), torch.arange(VOCAB))
     tokens = torch.cat([context.expand(len(pairs), -1), pairs], 1)
-    assert (-joint_nll(model(tokens)[0], tokens)).exp().sum().item() == pytest.approx(1, abs=1e-4)
+    assert (-slot_nll(model(tokens)[0], tokens).sum(-1)).exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("config", [CAUSAL, TRM], ids=["causal", "parallel"])
@@ -287,11 +331,11 @@ def test_models_stack_under_vmap(arm):
         ({"noise": -1}, "ChunkConfig: noise=-1 must be a number ≥ 0"),
         ({"heads": 0, "positions": "rotary"}, "ChunkConfig: heads=0 must be a whole number ≥ 1"),
         ({"dropout": 1.0}, "ChunkConfig: dropout=1.0 must be a number from 0 to below 0.999"),
-        ({"embedding_dropout": -0.1}, "ChunkConfig: embedding_dropout=-0.1 must be a number from 0 to below 0.999"),
         (
             {"everywhere": True, "encode": False},
             "everywhere needs encode or start='shifted', not 'mask': other slots have no tokens to predict from",
         ),
+        ({"whole": True}, "whole needs everywhere without encode: only there are all positions of the window slots"),
         ({"everywhere": True, "loss_passes": "every"}, "everywhere with encode reads one state out, the last: choose loss_passes='last'"),
     ],
 )

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,58 @@ def test_loss_is_the_mean_over_the_chunk_or_over_every_position():
         assert logits.shape[1] == (slots or 2)
 
 
+def test_every_pass_means_each_refinement_and_not_the_start():
+    for arm in ("every-pass", "mask"):
+        task = Task(smoke(arm, {"dropout": 0.0, "loss_passes": "every", "gradient": "all", "T": 3}))
+        torch.manual_seed(0)
+        model, (batch,) = task.model(), task.batches(0, 0, 1)
+        read = [slot_nll(model(batch["tokens"], passes=k)[0], batch["tokens"]).mean() for k in (1, 2, 3)]
+        torch.testing.assert_close(task.loss(model, batch, None)[0], torch.stack(read).mean())
+
+
+def test_only_with_a_gradient_through_all_do_passes_train_more_than_their_read_out():
+    grads = []
+    for gradient in ("all", "last"):
+        task = Task(smoke("every-pass", {"dropout": 0.0, "gradient": gradient, "T": 2}))
+        torch.manual_seed(0)
+        model, (batch,) = task.model(), task.batches(0, 0, 1)
+        logits, _ = model(batch["tokens"], every_pass=True)
+        of = slot_nll(logits[1], batch["tokens"]).mean()  # the first of two refinements
+        grads.append(torch.autograd.grad(of, model.blocks[0].attention.qkv.weight, materialize_grads=True)[0].abs().max().item())
+    assert grads[0] > 0 == grads[1]
+
+
+def test_the_calibration_estimates_on_random_batches_of_every_position():
+    task = Task(smoke("calibration", {"dropout": 0.0}))
+    torch.manual_seed(0)
+    model, c = task.model(), task.config
+    tokens = sequences.random_windows(task.text.validation, c.window, task.spec.train.batch, c.noisy_batches, 3)
+    expected = [slot_nll(model(t, slots=c.window - 1)[0], t).mean().item() for t in tokens]
+    assert task.estimate(model, 3).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_other_starts_are_what_they_say():
+    task = Task(smoke("target", {"dropout": 0.0}))
+    torch.manual_seed(0)
+    model = task.model()
+    found, rows = evaluations.starts(task, model), task.tokens[torch.from_numpy(task.in_b)]
+    targets = rows[:, task.config.context :]
+    for name, start in (
+        ("another", targets.roll(1, 0)),
+        ("last", rows[:, [task.config.context - 1]].expand_as(targets)),
+        ("target", targets),
+    ):
+        model.eval()
+        nll = slot_nll(model(rows, start=start)[0], rows).mean().item()
+        assert found[name][-1] == pytest.approx(nll, rel=1e-5), name
+
+
+def test_inference_costs_what_scoring_a_chunk_does():
+    """Whatever positions are trained: only the chunk is read out."""
+    cost = lambda arm: costs(t := Task(smoke(arm)), t.spec, Weights([t.model()], torch.device("cpu")), torch.device("cpu"))  # noqa: E731
+    assert cost("baseline-everywhere")[1:] == cost("baseline")[1:] and cost("baseline-everywhere")[0] > cost("baseline")[0]
+
+
 def test_supervision_steps_carry_the_state_on():
     task = Task(smoke("bounded-sup-4", {"dropout": 0.0}))
     torch.manual_seed(0)
@@ -133,7 +186,11 @@ def test_scores_by_hand(tmp_path, store):
     )
     own = score_chunks(model, task.tokens_own)[0][0]
     assert result["metrics"]["nll_split_b"] == pytest.approx(own[rows].mean()) and not np.allclose(own, nll)
+    assert result["metrics"]["nll_a"] == pytest.approx(nll[~rows].mean()) and result["metrics"]["nll_all"] == pytest.approx(nll.mean())
+    assert len(task.curve_rows) and not rows[task.curve_rows].any()  # choices are made on part A
+    assert task.curve(model, spec, 0)["nll"] == pytest.approx(nll[task.curve_rows].mean())
     by = result["detail"]["by_article"]
+    assert np.allclose(by["nll"], [nll[task.fixed.article == k].mean() for k in range(len(by["nll"]))])
     weights = by["characters"] * by["part_b"]
     assert (by["nll"] * weights).sum() / weights.sum() == pytest.approx(nll[rows].mean())
     assert set(record["curve"]) == {"step", "train_loss", "nll", "accuracy", "nll_split"} and record["curve"]["step"] == [8]
@@ -179,6 +236,22 @@ def test_cosine_ends_at_its_share_and_the_default_is_constant():
     assert [rate(TrainConfig(lr=3e-4, warmup=4), done) for done in (0, 1, 3, 4, 9)] == [3e-4 * 0.25, 3e-4 * 0.5, 3e-4, 3e-4, 3e-4]
 
 
+def test_counting_characters_and_pairs_by_hand():
+    """Of the text 0 1 0 1 … 0 1, then 2 0: every count plus one, of three characters."""
+    ids = np.array([0, 1] * 10 + [2, 0])
+    text = SimpleNamespace(train=ids, table="abc")
+    task = SimpleNamespace(text=text, config=SimpleNamespace(context=2), tokens=torch.tensor([[2, 0, 1, 0], [2, 1, 2, 0], [0, 0, 0, 0]]),
+                           in_b=np.array([True, True, False]))  # fmt: skip
+    after = lambda a, b, far: (sum((ids[:-far] == a) & (ids[far:] == b)) + 1) / (sum(ids[:-far] == a) + 3)  # noqa: E731
+    p = (np.bincount(ids[1:], minlength=3) + 3) / (len(ids) - 1 + 9)
+    expected = {
+        "unigram": -np.log([p[1], p[0], p[2], p[0]]).mean(),
+        "bigram": -np.log([after(0, 1, 1), after(1, 0, 1), after(1, 2, 1), after(2, 0, 1)]).mean(),
+        "last": -np.log([after(0, 1, 1), after(0, 0, 2), after(1, 2, 1), after(1, 0, 2)]).mean(),
+    }
+    assert evaluations.references(task, []) == pytest.approx(expected)
+
+
 # ---------------------------------------------------------------- the report, on records made by hand
 
 STEPS = [250, 500]
@@ -213,9 +286,14 @@ def test_verdicts():
 
 def test_ladder_changes_one_thing_at_a_time():
     df = frame(baseline=BASE, target=JITTER + 0.01, mask=BASE + 0.05 + JITTER)
-    steps = report.ladder(df)
+    steps = report.ladder(df, best=False)
     assert steps.baseline.tolist() == pytest.approx([math.exp(5), math.exp(1.8), math.exp(5), math.exp(1.8)])
     assert steps.trm.tolist() == pytest.approx([math.exp(5), math.exp(0.01), math.exp(5), math.exp(1.85)])
+    best = report.ladder(df)  # the curves under two tables stand at 4 first and end at 5
+    assert best.baseline.tolist() == pytest.approx([math.exp(4), math.exp(1.8), math.exp(4), math.exp(1.8)])
+    failed = df.assign(status=np.where((df.arm == "mask") & (df.seed == 0), "failed", "recorded"), record=df.record.where(df.arm != "mask"))
+    failed.loc[failed.status == "recorded", "record"] = df.record
+    assert report.ladder(failed).trm.iloc[2] == pytest.approx(math.exp((5 + 4 * 4) / 5))  # no curve: its metric stands for it
     assert report.ladder(frame(baseline=BASE)).effect.isna().all()
 
 

@@ -95,6 +95,18 @@ def test_a_data_set_of_the_hubs_layout_gives_the_same_ids(corpus, monkeypatch):
     tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
     found = tokens.load("tiny", "train", "words", 8)
     assert (found.ids == local.ids).all() and found.fingerprint == local.fingerprint and found.bytes == local.bytes
+    for damage in ("short", "column"):
+        path = hub / "v1" / "train-00000-of-00001.parquet"
+        if damage == "short":
+            path.write_bytes(path.read_bytes()[:-100])
+        else:
+            rows.rename_column("text", "words").to_parquet(path)
+        line = error(list, sources.lines("tiny", "train"))
+        told = {
+            "short": "corpus tiny (train) not found and the hub did not answer (",
+            "column": f"tiny train cannot be read from {hub}/v1 (",
+        }
+        assert line.startswith(told[damage]) and "\n" not in line
 
 
 def test_memory_does_not_grow_with_the_text(corpus):
@@ -165,6 +177,17 @@ def test_a_damaged_token_file_says_what_to_delete(corpus, damage):
     assert line.endswith("; delete it and tiny.train.words-8.json, both are made again from the corpus")
 
 
+def test_ids_go_with_the_tokeniser_that_made_them(corpus):
+    """One that is made again from a text that has changed, or whose names were changed by hand, would give old ids new meanings."""
+    tokens.load("tiny", "train", "words", 8)
+    path = tokens.folder() / "tiny.words-8.json"
+    d = json.loads(path.read_text())
+    path.write_text(json.dumps({**d, "names": d["names"][:3] + d["names"][:2:-1]}))
+    tokens.tokeniser.cache_clear(), tokens.load.cache_clear()
+    line = error(tokens.load, "tiny", "train", "words", 8)
+    assert "is damaged (its ids are those of another tokeniser than the one beside it); delete it and tiny.train.words-8.json, both" in line
+
+
 def test_a_damaged_tokeniser_says_so(corpus):
     tokens.tokeniser("tiny", "words", 8)
     path = tokens.folder() / "tiny.words-8.json"
@@ -174,6 +197,11 @@ def test_a_damaged_tokeniser_says_so(corpus):
     assert error(tokens.tokeniser, "tiny", "words", 8) == expected
     path.write_text(json.dumps({"kind": "words", "names": ["a"] * 8, "bytes": ["b"] * 8, "model": ""}))
     assert "is damaged (what should be a list of numbers is not); delete it" in error(tokens.tokeniser, "tiny", "words", 8)
+    for change in ({"kind": "bogus"}, {"names": [["a"]] * 8}, {"model": 5}):
+        path.write_text(json.dumps({"kind": "words", "names": ["a"] * 8, "bytes": [1] * 8, "model": ""} | change))
+        assert "is damaged (no tokeniser of kind 'words', or a name that is no text); delete it" in error(
+            tokens.tokeniser, "tiny", "words", 8
+        )
 
 
 def test_a_damaged_byte_pair_model_says_so(corpus):

@@ -355,7 +355,7 @@ def close_to(value, claimed, tolerance):
 @rule(computed=True)
 def table_agrees(claim):
     """Rows of the capacity write-up's own table that agree with its batch."""
-    agree = int(capacity.examples_table().agree.sum())
+    agree = int((capacity.examples_table().agree == "yes").sum())
     return replace(within(agree, claim, "steps × 32 against the examples stated", PAPER), text=f"{agree} of {claim.value} rows")
 
 
@@ -457,13 +457,13 @@ def masked_gain(claim, df, store):
 
 @rule
 def shakespeare_gain(claim, df, store):
-    """The chapter's verdict, with what is left where either cause alone is removed."""
+    """The chapter's verdict, with what is left, at the best evaluation, where either cause alone is removed."""
     word, e = shakespeare.verdict(df)
     if e is None:
         return Finding("open")
     verdict, why = split(word)
     left = [f"{r.what} alone leaves {percent(r.effect)}" for r in shakespeare.ladder(df).iloc[1:3].itertuples()]
-    return from_effect(e, verdict, joined(why, *left), brief=why)
+    return from_effect(e, verdict, joined(why, "at the best evaluation, as published: " + ", ".join(left)), brief=why)
 
 
 @rule(level=True)
@@ -475,8 +475,10 @@ def shakespeare_tables(claim, df, store):
     explained = found["verdict"].startswith("explained") and found["then"] < found["low"]
     cause = "of two character tables" if explained else ""
     read = f"with two tables it depends on when it is read: {found['best']:.1f} at its {'first' if found['first'] else 'best'} evaluation, {found['last']:.0f} at its last, step {found['steps']:,}"
-    return Finding("artefact" if explained else "open", joined(cause, read), found["best"], (found["low"], found["high"]), len(of(df, claim.arms[0])),
-                   text=f"{found['best']:.1f} with two tables, {found['then']:.1f} with one", brief=cause)  # fmt: skip
+    whole = next(r.spec.train.steps for r in grid("full") if (r.spec.experiment, r.arm) == (claim.chapter, "baseline"))
+    seen = f"seen over {found['steps']:,} of {whole:,} steps"
+    return Finding("artefact" if explained else "open", joined(cause, read, seen), found["best"], (found["low"], found["high"]), len(of(df, claim.arms[0])),
+                   text=f"{found['best']:.1f} with two tables, {found['then']:.1f} with one", brief=joined(cause, explained and seen))  # fmt: skip
 
 
 @rule
@@ -816,8 +818,9 @@ def efficiency(claim, df, store):
     lost = claim.arms[0] in compare.unlearnt(df, compare.references(store, df))
     why = joined("the answer lies beyond the models that were trained" if bound else "",
                  f"{claim.arms[0]} has learnt little more than token frequencies" if lost else "")  # fmt: skip
-    near = "" if bound else " (interpolated between {:.2f} and {:.2f})".format(*capacity.next_to(df, e))
-    return from_effect(e, word, joined(why, "its rivals name one token after the other"), text=f"{capacity.times(e, bound)} times{near}")
+    found = capacity.times(e, bound)
+    text = f"{found} times" if bound else "between {:.2f} and {:.2f} times (interpolated: {})".format(*capacity.next_to(df, e), found)
+    return from_effect(e, word, joined(why, "its rivals name one token after the other"), text=text)
 
 
 @rule(level=True)

@@ -65,19 +65,25 @@ def references(store, df):
     return next((e["result"] for e in found if set(e["runs"]) <= runs), None)
 
 
+def probed(leaks):
+    """A sentence on every arm with a dependency matrix (`leak_matrices`): where does a prediction move with its own target, or with a later one?"""
+    lit = dict.fromkeys(f"*{arm.partition(' (')[0]}*" for arm, found in leaks.items() if np.triu(found["as trained"]).any())
+    return f"{len(leaks)} arms are probed in all. A prediction moves with its own target or a later one in {', '.join(lit) or 'none'}{' and in no other' if lit else ''}."
+
+
 def unlearnt(df, counted):
     """Arms that on average are not half way from what counting single tokens reaches (`counted["unigram"]`) to what counting pairs
     reaches, the nearest pair that they see: two of them say nothing of each other. Nobody is, while nothing was counted.
 
     A slot that sees the tokens before it in its chunk knows the one it follows ("bigram"), the others the last one read ("last"). Arms of another
-    vocabulary than the counted one are not judged by it."""
+    vocabulary or chunk than the counted one are not judged by it."""
     if counted is None or not len(df):
         return []
     if arm := counting(df):
-        vocabulary = df.record.map(lambda r: r["spec"]["data"].get("vocab"))
-        df = df[vocabulary.isin(vocabulary[df.arm == arm])]
+        asked = df.record.map(lambda r: (r["spec"]["data"].get("vocab"), r["spec"]["data"].get("chunk")))
+        df = df[asked.isin(asked[df.arm == arm])]
     chain = df.record.map(lambda r: r["spec"]["model"].get("start") == "shifted")
-    pair = np.where(chain, counted["bigram"], counted.get("last", counted["bigram"]))
+    pair = np.where(chain, counted["bigram"], counted["last"])
     far = (df.nll_b - (counted["unigram"] + pair) / 2).groupby(df.arm).mean()
     return list(far.index[far > 0])
 
@@ -192,8 +198,9 @@ def comparison_table(first):
 
 def findings(first, profile="full"):
     """The frame of `primary` as a Markdown list; records of a cut profile are said to be such."""
+    said = lambda r: reading(r) if profile == "full" else reading(r).replace("the same within", "at this length no difference beyond")  # noqa: E731
     lines = [
-        f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{reading(r)}**, {change(r['effect'], r['metric'])}."
+        f"- *{r['arm']}* against *{r['rival']}* ({r['separates']}): **{said(r)}**{', ' + change(r['effect'], r['metric']) if r['effect'] else ''}."
         for _, r in first.iterrows()
     ]
     cut = f"\n\nAll of this is at profile *{profile}*, a cut training: what makes a difference there is shown; what makes none may still at full length."

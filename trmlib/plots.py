@@ -9,6 +9,7 @@ import json
 import os
 import re
 import textwrap
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +22,17 @@ from trmlib import stats
 from trmlib.runs import write_atomically
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+OWN = {
+    "baseline": 0,
+    "mask": 1,
+    "TRM": 1,
+    "joint": 1,
+    "parallel": 2,
+    "0.04M": 0,
+    "0.1M": 1,
+    "0.3M": 2,
+    "1M": 3,
+}  # the same colour in every figure
 WIDTH, COMMITTED = 1400, ("png", "svg")  # pixels of a PNG, and the formats that are committed
 FITS = 78  # characters of 10 points beside one another
 LATER, EMPTY = "not recorded yet", "no records yet"  # what an empty panel says, and the caption of a figure without any other
@@ -73,12 +85,23 @@ def empty(fig):
     return bool(said) and all(said) and not any(ax.has_data() or ax.tables for ax in fig.axes)
 
 
+def looks(names):
+    """{name: place among COLOURS and MARKERS}: its own (`OWN`), or, in order, one that is left."""
+    own = {}
+    for name in names:
+        if OWN.get(name) not in (None, *own.values()):
+            own[name] = OWN[name]
+    left = cycle(i for i in range(len(COLOURS)) if i not in own.values())
+    return {name: own[name] if name in own else next(left) for name in names}
+
+
 def band_lines(bands, ax, x="step", label=None, front=()):
     """Lines with interval bands: {name: (x values, mean, low, high)}; those in `front` over the others and stronger, the last the least, so that
     lines which lie on one another are all seen."""
-    for i, (name, (xs, mean, low, high)) in enumerate(bands.items()):
+    places = looks(bands)
+    for name, (xs, mean, low, high) in bands.items():
         strong = {"linewidth": 2.2 * (len(front) - front.index(name)), "zorder": 3} if name in front else {}
-        (line,) = ax.plot(xs, mean, label=label(name) if label else name, color=COLOURS[i % len(COLOURS)], **strong)
+        (line,) = ax.plot(xs, mean, label=label(name) if label else name, color=COLOURS[places[name]], **strong)
         ax.fill_between(xs, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
     ax.set_xlabel(x)
     ax.legend()
@@ -162,9 +185,10 @@ def board(digits, ax, puzzle, target=None, confidence=None, title=""):
 
 def lines(series, ax, xlabel="", ylabel=""):
     """Marked lines {name: (x, y)} or {name: (x, y, low, high)}, told apart by colour and marker."""
-    for i, (name, (x, y, *interval)) in enumerate(series.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        ax.plot(x, y, marker=MARKERS[i % len(MARKERS)], label=name, color=colour)
+    places = looks(series)
+    for name, (x, y, *interval) in series.items():
+        colour = COLOURS[places[name]]
+        ax.plot(x, y, marker=MARKERS[places[name]], label=name, color=colour)
         if interval:
             ax.fill_between(x, *interval, color=colour, alpha=0.15, linewidth=0)
     ax.set_xlabel(xlabel)

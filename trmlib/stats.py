@@ -251,7 +251,8 @@ def band(values, level=0.95):
 
 
 def turn(nll, margin=MARGIN, window=5):
-    """Where a learning curve (k,) turns for the worse for good: the index of its lowest point, or None if it does not.
+    """Where a learning curve (k,) turns for the worse for good: the index of its lowest point, or None if it does not. (Of the lowest of the smoothed
+    curve; among its first points, where the median says little of place, of the lowest itself.)
 
     The curve is smoothed by the median of `window` points (fewer at its ends); its noise is the standard deviation of a
     point, from the differences of neighbours (1.4826 / √2 times their median absolute deviation). It turned if the smoothed curve *ends* above its lowest point by more than `margin` and more than
@@ -268,7 +269,8 @@ def turn(nll, margin=MARGIN, window=5):
     jumps = np.diff(nll[np.isfinite(nll)])
     noise = 1.4826 / math.sqrt(2) * np.median(np.abs(jumps - np.median(jumps))) if len(jumps) else 0.0
     low = int(smooth.argmin())
-    return low if smooth[-1] - smooth[low] > max(margin, 4 * noise) else None
+    at = low if low >= half else int(nll[: low + half + 1].argmin())
+    return at if smooth[-1] - smooth[low] > max(margin, 4 * noise) else None
 
 
 def censored_line(x, y, censored, level=0.95, resolution=0.02):

@@ -26,6 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.errors import TrmError
 from trmlib.layers import Block, PostNormBlock
+from trmlib.models.chunk import ChunkLM
+from trmlib.models.masked import MaskedLM
 from trmlib.optim import optimizer_of
 from trmlib.runs import device_info, group_key, host, rounded, write_atomically
 
@@ -334,8 +336,14 @@ def count(task, spec, model, batch):
         supervise(spec.train.n_sup, backward=True)
     model.zero_grad(set_to_none=True)
     hooks = [b.register_forward_hook(lambda *_: calls.append(1)) for b in model.modules() if isinstance(b, Block | PostNormBlock)]
-    with torch.no_grad(), FlopCounterMode(display=False) as inference:
-        supervise(getattr(task, "inference_steps", spec.train.n_sup))
+    n_sup = spec.train.n_sup
+    with torch.no_grad(), FlopCounterMode(display=False) as inference:  # what is scored is the chunk or the blanks, whatever is trained
+        if isinstance(model, ChunkLM):
+            model(batch["tokens"], passes=spec.model.T * n_sup)
+        elif isinstance(model, MaskedLM) and n_sup == 1:
+            model(batch["tokens"], batch["at"], batch.get("partners"))
+        else:
+            supervise(getattr(task, "inference_steps", n_sup))
     for hook in hooks:
         hook.remove()
     return training.get_total_flops(), len(calls), inference.get_total_flops() // spec.train.batch

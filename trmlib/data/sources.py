@@ -164,8 +164,10 @@ def lines(name, split):
         rows = _from_hub(name, split, streaming=True)
         try:
             yield from (row["text"] for row in rows)
-        except (OSError, RuntimeError) as e:
-            raise TrmError(f"the hub stopped answering within {name} {split} ({type(e).__name__}); run again") from None
+        except Exception as e:  # of many kinds: the network, a file that is cut short, a column of another name
+            raise TrmError(
+                f"{name} {split} cannot be read from {'/'.join(corpus(name).hub)} ({type(e).__name__}); run again, and if it stays so, look at its files"
+            ) from None
 
 
 def rows(name, split):

@@ -70,6 +70,11 @@ class Tokeniser:
     bytes: np.ndarray
     model: str = ""  # the byte-pair model, as the `tokenizers` package writes it
 
+    @property
+    def mark(self):
+        """sha256 of all that ids mean: files of ids name it."""
+        return hashlib.sha256(json.dumps([self.kind, self.names, self.bytes.tolist(), self.model]).encode()).hexdigest()
+
     def encode(self, lines):
         """Lines with their line ends → for each an array of ids."""
         if self.kind != "pieces":
@@ -191,6 +196,8 @@ def tokeniser(corpus, kind, vocab):
         d = json.loads(path.read_text())
         if len(d["names"]) != vocab or len(d["bytes"]) != vocab:
             raise ValueError(f"{len(d['names'])} tokens, expected {vocab}")
+        if d["kind"] != kind or not all(isinstance(part, str) for part in (d["model"], *d["names"])):
+            raise ValueError(f"no tokeniser of kind {kind!r}, or a name that is no text")
         return Tokeniser(d["kind"], tuple(d["names"]), numbers(d["bytes"]), d["model"])
     except (ValueError, KeyError, TypeError) as e:
         raise TrmError(f"tokeniser {path} is damaged ({e}); delete it, it is made again from the corpus") from None
@@ -208,7 +215,7 @@ def load(corpus, split, kind, vocab):
         return Tokens(np.concatenate(parts), np.array(articles), size, mark.text())
     path = folder() / f"{corpus}.{split}.{kind}-{vocab}.bin"
     once(path.with_suffix(".json"), lambda: write(path, corpus, split, kind, vocab))
-    return read(path)
+    return read(path, tokeniser(corpus, kind, vocab))
 
 
 def once(path, make):
@@ -253,17 +260,19 @@ def write(path, corpus, split, kind, vocab):
     finally:
         temporary.unlink(missing_ok=True)
     header = {"schema": SCHEMA, "corpus": corpus, "split": split, "tokeniser": kind, "vocab": vocab, "dtype": dtype, "tokens": count, "bytes": size,
-              "articles": articles or [0], "sha256": whole.hexdigest(), "fingerprint": mark.text()}  # fmt: skip
+              "articles": articles or [0], "sha256": whole.hexdigest(), "fingerprint": mark.text(), "mark": t.mark}  # fmt: skip
     write_atomically(path.with_suffix(".json"), json.dumps(header).encode())
 
 
-def read(path):
-    """The memory map of a file of ids, checked against its header."""
+def read(path, t):
+    """The memory map of a file of ids, checked against its header and its tokeniser."""
     header = path.with_suffix(".json")
     try:
         d = json.loads(header.read_text())
         if (name := f"{d['corpus']}.{d['split']}.{d['tokeniser']}-{d['vocab']}") != path.stem:
             raise ValueError(f"its header is that of {name}")
+        if d.get("mark", t.mark) != t.mark:  # older headers have none
+            raise ValueError("its ids are those of another tokeniser than the one beside it")
         size, expected = path.stat().st_size, d["tokens"] * np.dtype(d["dtype"]).itemsize
         if size != expected:
             raise ValueError(f"{size:,} bytes, expected {expected:,}")

@@ -29,11 +29,12 @@ MODELS = {  # arm → model, in the order in which the queue takes them
     "baseline-compute": BASELINE,
     "6-blocks": replace(BASELINE, blocks=6),
     "baseline-everywhere": replace(BASELINE, everywhere=True),
-    "TRM-everywhere": replace(TRM, everywhere=True),
+    "TRM-everywhere": replace(TRM, everywhere=True, whole=True),
     "every-pass": replace(TRM, loss_passes="every"),
     "recursion": replace(TRM, n=2, gradient="last"),
     **{f"{T}-passes": replace(BASELINE, T=T) for T in (2, 5, 8)},
     "baseline-longer": BASELINE,
+    "TRM-everywhere, chunk alone": replace(TRM, everywhere=True),  # the same training, read out by other slots than it trained
 }
 SETTINGS = {  # what was tried then, one at a time: name → (fields of the data, fields of the model)
     "context 32": ({"context": 32}, {}),

@@ -220,6 +220,11 @@ class Task:
         """Of each fixed window: does it lie in part B?"""
         return self.fixed.part_b[self.fixed.article]
 
+    @property
+    def passes(self):
+        """Refinements of the trained model: those of all supervision steps."""
+        return self.spec.model.T * self.spec.train.n_sup
+
     def model(self):
         return build(self.spec)
 
@@ -248,14 +253,14 @@ class Task:
     def curve(self, model, spec, step):
         """Fixed windows of part A."""
         ids = self.tokens[self.curve_rows]
-        nll, hit = score_chunks(model, ids)
-        others = {f"nll_{name}": score_chunks(model, ids, start=start)[0].mean() for name, start in self.starts(ids).items()}
+        nll, hit = score_chunks(model, ids, self.passes)
+        others = {f"nll_{name}": score_chunks(model, ids, self.passes, start=start)[0].mean() for name, start in self.starts(ids).items()}
         return {"nll": nll.mean(), "accuracy": hit.mean(), **others}
 
     def final(self, model):
         """Scores on the fixed windows of the validation text, which predict all its tokens but the first `context` once, or with a
         `test_stride` some of them; figures are read from part B. Bits per byte are None where a target is the vocabulary's <UNK>, of which nobody knows the bytes."""
-        nll, hit = score_chunks(model, self.tokens, every_pass=True)
+        nll, hit = score_chunks(model, self.tokens, self.passes, every_pass=True)
         parts, metrics = {"a": ~self.in_b, "b": self.in_b, "all": np.ones_like(self.in_b)}, {}
         targets = self.fixed.tokens[:, -self.config.chunk :]
         for part, rows in parts.items():
@@ -263,7 +268,7 @@ class Task:
             metrics |= {f"nll_{part}": nll[-1, rows].mean(), f"accuracy_{part}": hit[-1, rows].mean(),
                         f"bits_{part}": float(nll[-1, rows].sum()) / math.log(2) / size if size else None}  # fmt: skip
         for name, start in self.starts(self.tokens).items():
-            other = score_chunks(model, self.tokens, start=start)[0][0]
+            other = score_chunks(model, self.tokens, self.passes, start=start)[0][0]
             metrics |= {f"nll_{name}_{part}": other[rows].mean() for part, rows in parts.items()}
         articles = len(self.fixed.part_b)
         size = np.bincount(self.fixed.article, minlength=articles) * self.config.chunk

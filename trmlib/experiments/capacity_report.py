@@ -360,8 +360,8 @@ def scored_from(rows):
 def examples_table():
     """The write-up's own table: its steps, the examples it states, and what its batch of 32 makes of the steps."""
     return pd.DataFrame(
-        [{"step": s, "perplexity": p, "examples stated": CLAIMED["examples"][s], "steps × 32": CLAIMED["batch"] * s,
-          "agree": abs(CLAIMED["batch"] * s / CLAIMED["examples"][s] - 1) < 0.02} for s, p in CLAIMED["curve"].items()]
+        [{"step": f"{s:,}", "perplexity": p, "examples stated": f"{CLAIMED['examples'][s]:,.0f}", "steps × 32": f"{CLAIMED['batch'] * s:,}",
+          "agree": "yes" if abs(CLAIMED["batch"] * s / CLAIMED["examples"][s] - 1) < 0.02 else "no"} for s, p in CLAIMED["curve"].items()]
     )  # fmt: skip
 
 

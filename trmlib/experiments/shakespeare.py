@@ -41,7 +41,8 @@ CALIBRATION = replace(EVERYWHERE, d=128, blocks=4, dropout=0.0)
 FACTORS = {  # one field of the TRM changed at a time
     "gradient-all": replace(TRM, gradient="all"),
     "gradient-update": replace(TRM, gradient="update"),
-    "every-pass": replace(TRM, loss_passes="every"),
+    "every-pass": replace(TRM, loss_passes="every", gradient="all"),
+    "every-read-out": replace(TRM, loss_passes="every"),  # of refinements that no gradient reaches, it trains the read-out alone
     "causal-slots": replace(TRM, causal=True),
     "bounded": replace(TRM, bounded=True),
     "normed": replace(TRM, normed=True),

@@ -1,5 +1,7 @@
 """New measures of trained Shakespeare models: evaluations of old weights, each a record of its own."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -67,15 +69,20 @@ def sample(task, model, prompt, length=240, temperature=0.8, top_k=0, seed=0):
 
 def references(task, models):
     """What counting alone reaches on the targets of part B, NLL in nats: `unigram` knows how often each character comes in the
-    training text, `bigram` how often after the character before it (each count plus one). The models are not asked."""
+    training text, `bigram` how often after the character before it, `last` how often so far after the last character that was read, which is
+    all that slots named at once can know of pairs (each count plus one). The models are not asked."""
     text, symbols, split = task.text.train, len(task.text.table), task.config.context
-    counts = np.ones((symbols, symbols))
-    np.add.at(counts, (text[:-1], text[1:]), 1)
     rows = task.tokens.cpu().numpy()[task.in_b]
-    before, targets = rows[:, split - 1 : -1], rows[:, split:]
-    single = counts.sum(0) / counts.sum()
-    pair = counts / counts.sum(1, keepdims=True)
-    return {"unigram": -np.log(single[targets]).mean(), "bigram": -np.log(pair[before, targets]).mean()}
+
+    def pairs(before, targets, far):  # NLL of targets (windows,) that come `far` characters after `before`
+        counts = np.ones((symbols, symbols))
+        np.add.at(counts, (text[:-far], text[far:]), 1)
+        return -np.log(counts[before, targets] / counts[before].sum(1)).mean()
+
+    slot = [rows[:, k] for k in range(split - 1, rows.shape[1])]  # the last character read, then the targets
+    single = np.bincount(text[1:], minlength=symbols) + symbols
+    return {"unigram": -np.log(single / single.sum())[rows[:, split:]].mean(), "bigram": np.mean([pairs(a, b, 1) for a, b in pairwise(slot)]),
+            "last": np.mean([pairs(slot[0], slot[k], k) for k in range(1, len(slot))])}  # fmt: skip
 
 
 SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trmlib.errors import TrmError, check
-from trmlib.layers import Block, Dropout, rotary_angles, unit
+from trmlib.layers import Block, rotary_angles, unit
 from trmlib.recursion import latent_recursion, refine
 
 STARTS = ("target", "mask", "last", "zeros", "noise", "shifted")
@@ -32,7 +32,6 @@ class ChunkConfig:
     heads: int = 4  # attention heads
     blocks: int = 2  # blocks of the one stack that encodes and refines
     dropout: float = 0.2  # in attention, after GELU and after the MLP
-    embedding_dropout: float = 0.0  # of token embeddings
     # Where slots start: the target (the leak), a mask embedding, the last token, zeros, noise, or shifted tokens. Where the gradient reaches
     # only the last of several refinements it does not reach the start: a mask and the slots' positions stay as they were drawn (as in the earlier code).
     start: str = "mask"
@@ -48,19 +47,23 @@ class ChunkConfig:
     # Loss at every position of the window, else at the chunk. With `encode` the context's own next tokens are read from the encoder, which is causal,
     # and their mean NLL is added to that of the slots; without it, slots hold the whole window (start="shifted" only).
     everywhere: bool = False
+    whole: bool = (
+        False  # … and a chunk is predicted as that trains: every position of the window is a slot, refined as often as the chunk's
+    )
     positions: str = "learned"  # or rotary
     tied_head: bool = True  # the head is the embedding
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
 
     def __post_init__(self):
         check(
-            self, d="≥ 1", heads="≥ 1", blocks="≥ 1", dropout="from 0 to below 0.999", embedding_dropout="from 0 to below 0.999", start=STARTS,
-            noise="≥ 0", n="≥ 0", T="≥ 1", gradient=GRADIENTS, loss_passes=("last", "every"), positions=("learned", "rotary"), init="≥ 0",
+            self, d="≥ 1", heads="≥ 1", blocks="≥ 1", dropout="from 0 to below 0.999", start=STARTS, noise="≥ 0", n="≥ 0", T="≥ 1", gradient=GRADIENTS, loss_passes=("last", "every"), positions=("learned", "rotary"), init="≥ 0",
         )  # fmt: skip
         if self.positions == "rotary" and self.d % (2 * self.heads):
             raise TrmError(f"width d={self.d} must be an even multiple of heads={self.heads} (rotary positions turn pairs)")
         if self.everywhere and not self.encode and self.start != "shifted":
             raise TrmError(f"everywhere needs encode or start='shifted', not {self.start!r}: other slots have no tokens to predict from")
+        if self.whole and (self.encode or not self.everywhere):
+            raise TrmError("whole needs everywhere without encode: only there are all positions of the window slots")
         if self.everywhere and self.encode and self.loss_passes == "every":
             raise TrmError("everywhere with encode reads one state out, the last: choose loss_passes='last'")
 
@@ -93,7 +96,6 @@ class ChunkLM(nn.Module):
         self.blocks = nn.ModuleList(Block(c.d, c.heads, c.dropout, c.normed) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.d)
         self.head = None if c.tied_head else nn.Linear(c.d, vocab, bias=False)
-        self.drop = Dropout(c.embedding_dropout)
         if c.init:
             for name, p in self.named_parameters():
                 if p.dim() > 1 and "qkv" not in name:  # these keep the rule of nn.MultiheadAttention, as in the earlier code
@@ -104,12 +106,13 @@ class ChunkLM(nn.Module):
             nn.init.normal_(self.mask, std=c.init or 1.0)  # last, so that arms of one seed share all other weights
 
     def forward(self, tokens, start=None, carry=None, passes=None, every_pass=False, slots=None, mean_nll=False, fused=True):
-        c, m = self.config, slots or self.chunk
+        c, told = self.config, slots or self.chunk  # how many tokens are predicted, and of how many slots (all that follow the first token)
+        m = tokens.shape[1] - 1 if c.whole else told
         if slots and not c.chain:
             raise TrmError(f"only start='shifted' predicts another number of slots than its chunk; this model has start={c.start!r}")
-        if not m < tokens.shape[1] <= self.context + self.chunk:
-            raise TrmError(f"{tokens.shape[1]} tokens do not fit a context of {self.context} and a chunk of {m}")
-        targets, tokens = tokens[:, -m:], tokens[:, :-1] if c.chain else tokens
+        if not told < tokens.shape[1] <= self.context + self.chunk:
+            raise TrmError(f"{tokens.shape[1]} tokens do not fit a context of {self.context} and a chunk of {told}")
+        targets, tokens = tokens[:, -told:], tokens[:, :-1] if c.chain else tokens
         t, length = tokens.shape[1] - m, tokens.shape[1]  # positions of the context; all positions
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         angles = rotary_angles(length, c.d // c.heads, tokens.device) if c.positions == "rotary" else None
@@ -132,16 +135,16 @@ class ChunkLM(nn.Module):
         states = refine(refinement, (y, z), passes)
         y, z = states[-1]
         if mean_nll:
-            nll = read_nll(self.norm(y).flatten(0, 1), self.rows, targets.flatten(), fused)
+            nll = read_nll(self.norm(y[:, -told:]).flatten(0, 1), self.rows, targets.flatten(), fused)
             if c.encode and c.everywhere:
                 nll = nll + read_nll(self.norm(x).flatten(0, 1), self.rows, tokens[:, 1 : t + 1].flatten(), fused)
             return nll, (y.detach(), z.detach())
-        logits = self.read(torch.stack([s[0] for s in states]) if every_pass else y)
+        logits = self.read(torch.stack([s[0] for s in states])[:, :, -told:] if every_pass else y[:, -told:])
         return logits, (y.detach(), z.detach())
 
     def question(self, context, causal, angles=None):
         """What refinements read (b, t, d): the context (b, t) embedded and, with `encode`, read once by the causal stack."""
-        x = self.placed(self.drop(self.embedding(context)), 0)
+        x = self.placed(self.embedding(context), 0)
         if self.config.encode:
             for block in self.blocks:
                 x = block(x, mask=causal, angles=angles)
@@ -156,9 +159,9 @@ class ChunkLM(nn.Module):
         start = self.config.start if start is None else start
         own = tokens[:, t:] if isinstance(start, str) else start
         if not isinstance(start, str) or start in ("target", "shifted"):
-            return self.drop(self.embedding(own))
+            return self.embedding(own)
         if start == "last":
-            return self.drop(self.embedding(tokens[:, t - 1 : t].expand_as(own)))
+            return self.embedding(tokens[:, t - 1 : t].expand_as(own))
         if start == "mask" and self.mask is None:
             raise TrmError(f"a model with start={self.config.start!r} has no mask embedding to start from")
         zeros = self.embedding.weight.new_zeros(*own.shape, self.config.d)
@@ -199,17 +202,12 @@ def read_nll(h, rows, targets, fused=True, part=512):
 
 
 def slot_nll(logits, tokens):
-    """NLL in nats of each predicted token: logits (…, b, m, vocab), tokens (b, ≥ m) whose last m are the targets → (…, b, m)."""
+    """NLL in nats of each predicted token: logits (…, b, m, vocab), tokens (b, ≥ m) whose last m are the targets → (…, b, m).
+
+    Its sum over slots is −log q(chunk | context): by the chain rule where a slot saw the earlier tokens of its chunk (start="shifted"), as the
+    product of the slots' own distributions where it did not. It is no likelihood at all where slots start at the target."""
     targets = tokens[:, -logits.shape[-2] :].expand(logits.shape[:-1])
     return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
-
-
-def joint_nll(logits, tokens):
-    """NLL in nats of whole chunks, −log q(chunk | context): (…, b).
-
-    The sum over slots is the chain rule where a slot saw the earlier tokens of its chunk (start="shifted") and the
-    product of the slots' own distributions where it did not. It is no likelihood at all where slots start at the target."""
-    return slot_nll(logits, tokens).sum(-1)
 
 
 @torch.no_grad()
