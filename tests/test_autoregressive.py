@@ -68,6 +68,14 @@ def test_a_model_trained_everywhere_is_scored_as_it_is_trained():
     assert abs(alone.final(other)["metrics"]["nll_b"] - nll[task.in_b].mean()) > 1e-4
 
 
+def test_every_pass_means_each_and_not_the_start():
+    task = Task(smoke("every-pass"))
+    torch.manual_seed(0)
+    model, (batch,) = task.model().eval(), task.batches(0, 0, 1)
+    read = [slot_nll(model(batch["tokens"], passes=k)[0], batch["tokens"]).mean() for k in (1, 2, 3)]
+    torch.testing.assert_close(task.loss(model, batch, None)[0], torch.stack(read).mean())
+
+
 def test_targets_that_are_words_by_hand():
     task = Task(smoke("baseline"))
     torch.manual_seed(0)

@@ -13,8 +13,8 @@ def leak_probe(task, model, windows=256):
     rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:windows]
     context, targets = rows[:, : task.config.context], rows[:, task.config.context :]
     model.eval()
-    predict = lambda targets: model(torch.cat([context, targets], 1))[0]  # noqa: E731
-    return {"as trained": dependency(predict, targets, task.config.vocab)}
+    predict = lambda targets: model(torch.cat([context, targets], 1), passes=task.passes)[0]  # noqa: E731
+    return {"as trained": dependency(predict, targets, model.embedding.num_embeddings)}
 
 
 def references(task, models, prior=1000, part=1 << 20):

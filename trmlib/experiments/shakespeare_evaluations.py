@@ -5,23 +5,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from trmlib.data import sequences
 from trmlib.errors import TrmError
 from trmlib.evaluate import score_chunks
-from trmlib.models.chunk import ChunkLM, generate, strip
-from trmlib.probe import dependency
+from trmlib.experiments.capacity_evaluations import leak_probe, load_model  # noqa: F401, the same here
+from trmlib.models.chunk import generate, strip
 
 PROMPT = "ROMEO:\n"
 STARTS = ("target", "last", "zeros", "noise")  # starts that need no parameter of their own
-
-
-def leak_probe(task, model, windows=256):
-    """The dependency matrix of the chunk: how the prediction of slot i moves when the target of slot j is another character."""
-    rows = task.tokens[torch.from_numpy(np.flatnonzero(task.in_b))][:windows]
-    context, targets = rows[:, : task.config.context], rows[:, task.config.context :]
-    model.eval()
-    predict = lambda targets: model(torch.cat([context, targets], 1), passes=task.passes)[0]  # noqa: E731
-    return {"as trained": dependency(predict, targets, len(task.text.table))}
 
 
 def starts(task, model):
@@ -99,10 +89,3 @@ def wanted(arm, spec):
     if arm in ("target", "mask", "baseline", "baseline-everywhere", "baseline-compute", "parallel", "calibration"):
         single.append("samples")
     return single + (["references"] if arm in COUNTED else [])
-
-
-def load_model(task, tensors):
-    """The model with saved weights."""
-    model = ChunkLM(task.spec.model, len(sequences.load(task.config.corpus).table), task.config.context, task.config.chunk)
-    model.load_state_dict(tensors)
-    return model.to(task.device).eval()
