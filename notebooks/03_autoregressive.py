@@ -305,7 +305,7 @@ counts = lambda passes: ", ".join(map(str, passes[:-1])) + f" and {passes[-1]}" 
 save(
     fig,
     "autoregressive_passes",
-    f"Perplexity of models trained with {counts(trained[0]) if trained else 'other numbers of'} passes (left), and of trained models after more and fewer passes at test time (right). Bands: 95 % over seeds.",
+    f"Perplexity of models trained with {counts(trained[0]) if trained else 'other numbers of'} passes (left), and, where the weights of every seed were kept, of trained models after more and fewer passes at test time (right). Bands: 95 % over seeds.",
     "Two panels of perplexity against passes: one point a trained model on the left, one line a model on the right.",
 )
 plt.show()

@@ -125,8 +125,9 @@ def forest(rows, ax, zone=None, xlabel="", percent=True):
     if zone:
         ax.axvspan(-100 * zone, 100 * zone, color="#999999", alpha=0.15, linewidth=0)
     ax.axvline(0, color="#444444", linewidth=1)
-    reach = max(5, *(1.1 * abs(v) for v in ax.get_xlim()))
-    ax.set_xlim(-reach, reach)
+    low, high = ax.get_xlim()
+    reach = max(abs(low), abs(high))  # zero and some room on either side are seen, and no more of a side that holds nothing
+    ax.set_xlim(min(1.05 * low, -0.1 * reach, -3), max(1.05 * high, 0.1 * reach, 3))
     ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(xlabel + "\nhollow: not shown at a false-discovery rate of 10 %")
