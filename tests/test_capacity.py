@@ -83,10 +83,12 @@ def test_records_whose_read_out_was_not_counted_are_read_with_it():
     assert store.corrections.keys() <= store.records().keys()
 
 
-def test_every_record_costs_at_inference_what_scoring_its_chunk_does():
+def test_records_cost_at_inference_what_scoring_their_chunk_does():
+    """Of all that are trained on more than they are scored on."""
     specs = {r.spec.hash: r.spec for p in ("cpu", "full") for r in (*capacity.grid(p), *autoregressive.grid(p), *shakespeare.grid(p))}
+    specs = {k: s for k, s in specs.items() if s.model.everywhere or s.model.loss_passes == "every" or s.train.n_sup > 1}
     records = [r for name in ("capacity", "autoregressive", "shakespeare") for r in Store().records(name).values() if r["hash"] in specs]
-    assert len(records) > 500
+    assert len(records) > 100
     for r in records:
         spec = specs[r["hash"]]
         assert (r["inference_flops"], r["serial_depth"]) == flops.counted(spec, spec.model.T * spec.train.n_sup), r["hash"]

@@ -20,7 +20,6 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from scipy.stats import chi2
 
@@ -313,8 +312,7 @@ def parameters(claim):
 def counted(experiment, arm, characters=None):
     """Parameters of an arm at the full profile; with the number of characters given, no corpus is needed."""
     spec = next(r.spec for r in grid("full") if r.spec.experiment == experiment and r.arm == arm)
-    with torch.device("meta"):
-        model = ChunkLM(spec.model, characters, spec.data.context, spec.data.chunk) if characters else module(experiment).build(spec)
+    model = ChunkLM(spec.model, characters, spec.data.context, spec.data.chunk) if characters else module(experiment).build(spec)
     return sum(p.numel() for p in model.parameters())
 
 

@@ -193,6 +193,7 @@ def parse(text, where, fields):
     return record
 
 
+@cache  # by the whole text: a report asks for the same records a hundred times. What it gives is read, never changed
 def parse_record(text, where):
     """The record of a run, checked."""
     record = parse(text, where, FIELDS)
@@ -203,6 +204,7 @@ def parse_record(text, where):
     return record
 
 
+@cache
 def parse_evaluation(text, where):
     """An evaluation of trained weights, checked."""
     record = parse(text, where, EVALUATION_FIELDS)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from trmlib.experiments import grid
 from trmlib.experiments.capacity import SIZES, SMALL, STARTS
 from trmlib.experiments.capacity_evaluations import SIZED, SLOTS
 from trmlib.models.chunk import ChunkConfig
-from trmlib.runs import TrainConfig, spec_hash
+from trmlib.runs import TrainConfig, canonical, spec_hash
 from trmlib.tables import frame
 
 # What the write-up says (document 003 of the sources).
@@ -109,7 +110,12 @@ def arms(df, profile="full"):
 
 def configs(r):
     """The frozen configs of a run: model, data, training."""
-    spec = r.record["spec"]
+    return _configs(canonical(r.record["spec"]))
+
+
+@cache
+def _configs(spec):
+    spec = json.loads(spec)
     return ChunkConfig(**spec["model"]), TokensConfig(**spec["data"]), TrainConfig(**spec["train"])
 
 
@@ -237,6 +243,9 @@ def near(bands, step):
 # ---------------------------------------------------------------- the law
 
 
+turn = cache(stats.turn)  # of a tuple: a report asks for the same curves dozens of times
+
+
 def turns(df):
     """A row for each run and start it is scored from ("own", and for leaking models "last", "constant"): the examples at which its
     curve turns (`stats.turn`), or with `censored` those after which it had not; the perplexities there and at the end. A run that
@@ -248,7 +257,7 @@ def turns(df):
             if found is None or len(found[0]) < 10:
                 continue
             (step, nll), batch = found, configs(r)[2].batch
-            at = stats.turn(nll)
+            at = turn(tuple(nll))
             low = len(nll) - 1 if at is None else at
             last = np.median(nll[-5:])
             rows.append({"arm": r.arm, "seed": r.seed, "start": start, "parameters": r.parameters, "examples": batch * step[low],
