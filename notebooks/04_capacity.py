@@ -142,8 +142,8 @@ done = table[table.seeds > 0]
 text = pd.DataFrame({"arm": ["no records yet"]})
 if len(done):
     text = pd.DataFrame({
-        "arm": done.arm, "seeds": done.seeds.astype(str), "perplexity": done.ppl.map("{:.1f}".format),
-        "windows": (done.windows / 1e6).map("{:.2f} M".format), **costs(done),
+        "arm": done.arm, "seeds": done.seeds.astype(str), "perplexity": done.ppl.map("{:,.1f}".format),
+        "windows": (done.windows / 1e6).map("{:.3g} M".format), **costs(done),
     })  # fmt: skip
 save_table(
     text[~text.arm.str.contains(r"\(|=|WikiText")],
@@ -236,7 +236,7 @@ say(
     + (f"Near that step ours stand at: {said} ({compare.label(was, was_profile)}). " if said else "Ours are pending. ")
     + (f"Within a factor of two of it, and no others: {'; '.join(alike)}. " if alike else "")
     + f"And a later rerun by the same author, word by word and without the leak, stands at {rerun['baseline']} for the baseline and {rerun['TRM']} for the TRM: "
-    "there the TRM is the worse one."
+    "there the TRM is the worse one. (Neither stands in a write-up, so the ledger has no line for them.)"
 )
 
 # %% [markdown]
