@@ -80,6 +80,7 @@ say(
 # | baseline-compute | the baseline trained for as many FLOPs as the TRM, counted |
 # | baseline-longer | the baseline trained for three times as many steps, more compute than the TRM's; it stood here as equal compute once |
 # | baseline-, TRM-everywhere | trained at every position of the window, as language models usually are; passes then refine every position, in training and when scored |
+# | baseline-everywhere-compute | baseline-everywhere, trained for as many FLOPs as TRM-everywhere |
 # | TRM-everywhere, chunk alone | the same training, scored with passes over the chunk alone, which read the context's bare embeddings: not the function that was trained. It stood here as *TRM-everywhere* once |
 
 # %%
@@ -215,6 +216,9 @@ else:
 # %%
 first = compare.primary(df, report.PRIMARY)
 show_table(compare.comparison_table(first))
+added = compare.primary(df, report.ADDED)
+say("Exploratory, added when the comparison of the two models that are trained everywhere was known:")
+show_table(compare.comparison_table(added))
 if (crossed := compare.crossed_effect(df, "TRM", "baseline", of="tokens")) is not None:
     say(f"*TRM* against *baseline* when the articles are drawn anew as well as the seeds: {percent(crossed)}.")
 
@@ -359,7 +363,7 @@ if profile == "cpu" and settled.effect.notna().any():
         + f"\n\nPending there: {'; '.join(f'*{r.arm}* against *{r.rival}*' for r in settled[settled.effect.isna()].itertuples()) or 'none'}. In the cut profile:"
     )
 say(
-    compare.findings(first, profile)
+    compare.findings(pd.concat([first, added]), profile)
     + "\n\n"
     + compare.swept(df, "autoregressive", ("baseline", "TRM"), profile)
     + "\n- The other arms run at the same rate; none of them has a sweep."

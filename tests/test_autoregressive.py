@@ -42,11 +42,12 @@ def test_passes_cost_no_parameters_and_the_compute_is_counted():
     assert len({count[a] for a in count if a != "6-blocks"}) == 1
     assert count["6-blocks"] - count["baseline"] == 4 * (12 * 128**2 + 13 * 128)
     flops = {}
-    for arm in ("baseline", "TRM"):
+    for arm in ("baseline", "TRM", "baseline-everywhere", "TRM-everywhere"):
         task = Task(replace(smoke(arm), model=autoregressive.MODELS[arm], data=replace(smoke(arm).data, context=16)))
         model = ChunkLM(task.spec.model, 5000, 16, 2)  # the read-out of all words is a large part
         flops[arm] = costs(task, task.spec, Weights([model], torch.device("cpu")), torch.device("cpu"))[0]
     assert flops["TRM"] / flops["baseline"] == pytest.approx(autoregressive.COMPUTE, rel=0.005)
+    assert flops["TRM-everywhere"] / flops["baseline-everywhere"] == pytest.approx(autoregressive.EVERYWHERE, rel=0.005)
     for profile in ("cpu", "full"):
         steps = {r.arm: r.spec.train.steps for r in autoregressive.grid(profile)}
         assert steps["baseline-compute"] == round(autoregressive.COMPUTE * steps["TRM"]) and steps["baseline-longer"] == 3 * steps["TRM"]

@@ -17,10 +17,14 @@ BASELINE = ChunkConfig(  # the earlier stack and its initial values, with the sh
 )
 TRM = replace(BASELINE, T=3)  # the same stack again on its own slots, the context embedded again each time
 UNSHIFTED = {"baseline, no shift": replace(BASELINE, start="target"), "TRM, no shift": replace(TRM, start="target")}  # as it was
-COMPUTE = 2.278  # baseline steps that cost as much as one of the TRM (counted: tests/test_autoregressive.py)
+COMPUTE, EVERYWHERE = (
+    2.278,
+    1.7715,
+)  # baseline steps that cost as much as one of the TRM, and where both train everywhere (tests/test_autoregressive.py)
 LONGER = {
     "baseline-compute": COMPUTE,
     "baseline-longer": 3,
+    "baseline-everywhere-compute": EVERYWHERE,
 }  # arm → its steps, in those of the others; the second stood in for the first once
 MODELS = {  # arm → model, in the order in which the queue takes them
     **UNSHIFTED,
@@ -34,6 +38,7 @@ MODELS = {  # arm → model, in the order in which the queue takes them
     "recursion": replace(TRM, n=2, gradient="last"),
     **{f"{T}-passes": replace(BASELINE, T=T) for T in (2, 5, 8)},
     "baseline-longer": BASELINE,
+    "baseline-everywhere-compute": replace(BASELINE, everywhere=True),
     "TRM-everywhere, chunk alone": replace(TRM, everywhere=True),  # the same training, read out by other slots than it trained
 }
 SETTINGS = {  # what was tried then, one at a time: name → (fields of the data, fields of the model)

@@ -24,6 +24,9 @@ PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, 
     ("every-pass", "TRM", "every pass read out and trained or the last alone"),
     ("8-passes", "TRM", "eight passes or three"),
 ]
+ADDED = [  # chosen when the fourth of these was known: exploratory
+    ("TRM-everywhere", "baseline-everywhere-compute", "trained at every position, same compute of training; exploratory, chosen later"),
+]
 
 
 def arms(df):
