@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
+from scipy import stats as scipy_stats
+from scipy.stats import linregress
 
 from trmlib import compare, flops, stats
 from trmlib.data.tokens import PAD, TokensConfig
@@ -313,6 +315,9 @@ def test_censored_line_without_censoring_is_least_squares():
     b, _ = np.polyfit(x, y, 1)
     assert slope.estimate == pytest.approx(b, abs=1e-4) and level.estimate == pytest.approx(y.mean(), abs=1e-4)
     assert slope.low < b < slope.high and not slope.excludes(1)
+    theirs = linregress(x, y)
+    half = scipy_stats.t.ppf(0.975, 4) * np.array([theirs.stderr, theirs.stderr * np.sqrt(np.mean((x - x.mean()) ** 2))])
+    assert [(e.high - e.low) / 2 for e in (slope, level)] == pytest.approx(half, rel=1e-3)
 
 
 def test_censored_points_push_the_line_up():

@@ -98,7 +98,9 @@ def sudoku(store, df):
             continue
         trained, record = sudoku_report.trained_steps(df, arm), df[df.arm == arm].record.iloc[0]
         a_step = record["serial_depth"] / trained
-        for way, points in sudoku_report.ways(b, trained, sudoku_report.flops(df, arm)).items():
+        fixed = record["spec"]["model"].get("start", "fixed") == "fixed"  # then its own start is what more steps go on from
+        own = sudoku_report.longer(store, df, (arm,), puzzles=b["puzzles"]).get(arm) if fixed else None
+        for way, points in sudoku_report.ways(b, trained, sudoku_report.flops(df, arm), own).items():
             for _, flops, *band in points:
                 n = round(flops / sudoku_report.flops(df, arm))  # steps, over all starts
                 at, depth = (several(n, "step"), n) if way == "more steps" else (several(n // trained, "start"), trained)

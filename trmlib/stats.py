@@ -277,7 +277,7 @@ def censored_line(x, y, censored, level=0.95, resolution=0.02):
     """y = c + b (x − mean x) where some y (n,) are only known to be larger than given (`censored`): b and c as Effects.
 
     Normal errors, maximum likelihood (Tobit); their standard deviation is no smaller than `resolution`. Intervals are Wald's with
-    t quantiles of n − 2 degrees of freedom. None where fewer than two different x have an uncensored y: then there is no line.
+    t quantiles of n − 2 degrees of freedom, the variance scaled by n / (n − 2): without censoring, those of least squares. None where fewer than two different x have an uncensored y: then there is no line.
     """
     x, y, censored = np.asarray(x, float), np.asarray(y, float), np.asarray(censored, bool)
     if not x.shape == y.shape == censored.shape or x.ndim != 1:
@@ -300,5 +300,5 @@ def censored_line(x, y, censored, level=0.95, resolution=0.02):
     for i, j in np.ndindex(2, 2):
         u, v = steps[i], steps[j]
         hessian[i, j] = (at(u + v) - at(u - v) - at(v - u) + at(-u - v)) / (4 * h * h)
-    variance = np.diag(np.linalg.inv(hessian))
+    variance = np.diag(np.linalg.inv(hessian)) * len(x) / (len(x) - 2)
     return tuple(t_effect(p[k], max(float(variance[k]), 0.0), len(x) - 2, len(x), level) for k in (1, 0))

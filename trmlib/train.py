@@ -340,8 +340,8 @@ def count(task, spec, model, batch):
     with torch.no_grad(), FlopCounterMode(display=False) as inference:  # what is scored is the chunk or the blanks, whatever is trained
         if isinstance(model, ChunkLM):
             model(batch["tokens"], passes=spec.model.T * n_sup)
-        elif isinstance(model, MaskedLM) and n_sup == 1:
-            model(batch["tokens"], batch["at"], batch.get("partners"))
+        elif isinstance(model, MaskedLM):
+            model(batch["tokens"], batch["at"], batch.get("partners"), passes=spec.model.passes * n_sup)
         else:
             supervise(getattr(task, "inference_steps", n_sup))
     for hook in hooks:

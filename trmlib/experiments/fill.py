@@ -79,7 +79,8 @@ class FillTask:
         return {"nll": nll.mean(), "accuracy": hit.mean()}
 
     def final(self, model):
-        """Per group: NLL and accuracy after each pass (passes + 1, groups), and for several blanks the joint scores."""
+        """Per group: NLL and accuracy after each pass (passes + 1, groups), and for several blanks the joint scores. The metrics (and the curve) are
+        those after the passes of one supervision step; what a supervised arm reads after all of them stands in `detail`."""
         c, language = self.spec.model, self.language
         passes = max(TEST_PASSES, c.passes) if c.tied and c.passes else c.passes
         scores = [[(s.mean(2) @ weights) for s in score_blanks(model, t, passes, every_pass=True)] for t, weights in self.tests]

@@ -40,7 +40,7 @@ MODELS = {  # arm → model (and what differs in its training), in the order in 
     "TRM, full gradient, normed": replace(READS, passes=4, n=2, normed=True),
     "4 passes, normed": replace(READS, passes=4, normed=True),
     "8 passes, normed": replace(READS, normed=True),
-    # TRM as published, all of it: its blocks, a gradient through the last pass alone, and supervision again and again from the state reached
+    # TRM much as published: sums of its blocks brought to size, a gradient through the last pass alone, and supervision again and again from the state reached
     "TRM, normed × 4 supervised": replace(READS, passes=2, n=2, with_grad=1, normed=True),
     # Added when half of its namesake's seeds were seen to be still learning at the end
     "TRM, full gradient, bounded, longer": replace(READS, passes=4, n=2, bounded=True),

@@ -7,7 +7,7 @@ joint    the blanks of the window see one another (the earlier write-ups' TRM)
 self     a blank sees only itself
 random   a blank sees itself and, in place of the other blanks, as many random visible positions
 context  a blank sees the blanks and the whole encoded context, anew at every pass
-window   a blank sees itself and the whole encoded context, anew at every pass, but no other blank
+window   a blank sees itself and the whole encoded context, anew at every pass, but no other blank; with n > 0 it does in the update of y, which reads no context
 all      every position of the window is refined, not the blanks alone
 """
 
