@@ -172,14 +172,14 @@ text = pd.DataFrame({"arm": ["no records yet"]})
 if len(done):
     text = pd.DataFrame({
         "arm": done.arm, "seeds": done.seeds.astype(str), "perplexity": done.ppl.map(show), "vs its baseline": done.effect.map(percent),
-        "params": (done.parameters / 1e6).map("{:.2f} M".format), "PFLOP": done.train_pflop.map("{:.3g}".format), "MFLOP": done.mflop.map("{:.1f}".format),
+        "params": (done.parameters / 1e6).map("{:.2f} M".format), "TFLOP": (1000 * done.train_pflop).map("{:,.3g}".format), "MFLOP": done.mflop.map("{:.1f}".format),
         "depth": done.depth.astype(int).astype(str), "minutes": done.minutes.map("{:.1f}".format),
     })  # fmt: skip
 save_table(
     text[~text.arm.str.contains("(", regex=False)],
     "autoregressive_table",
     figures,
-    f"The arms on part B of the validation text, mean over seeds ({about}). PFLOP: training; MFLOP: a window at inference; depth: blocks in series; minutes: a run, on whatever machine it was (compare costs by PFLOP).",
+    f"The arms on part B of the validation text, mean over seeds ({about}). TFLOP: training; MFLOP: a window at inference; depth: blocks in series; minutes: a run, on whatever machine it was (compare costs by TFLOP).",
     "Table of the recorded arms with perplexity, change against the baseline, parameters, compute of training and of inference, depth and minutes.",
     digest,
     "03_autoregressive",
@@ -299,7 +299,7 @@ if trained:
 else:
     plots.pending(axes[0], "trained passes")
 if more:
-    plots.lines({a: tuple(v[1:] for v in s) for a, s in more.items()}, axes[1], "passes at test time", "")
+    plots.lines({a: tuple(v[1:] for v in s) for a, s in more.items() if "chunk alone" not in a}, axes[1], "passes at test time", "")
     plots.plain_log(axes[1])
     axes[1].set_xticks(range(1, max(len(s[0]) for s in more.values())))
     axes[1].legend(fontsize=9, ncols=2, columnspacing=1, loc="lower center", bbox_to_anchor=(0.4, 1))  # over no line
