@@ -50,15 +50,7 @@ def pointers(task, model, rows=32):
                 if j == 0:
                     solved = right & (said == other_ends)
                 old[j, hop - 1], new[j, hop - 1] = (int((solved & (said == e)).sum()) for e in (ends, other_ends))
-        found[name] = {
-            "k": k,
-            "passes": passes,
-            "asked": ends.numel(),
-            "right": int(right.sum()),
-            "solved": new[0].copy(),
-            "old": old,
-            "new": new,
-        }
+        found[name] = {"k": k, "passes": passes, "asked": ends.numel(), "right": int(right.sum()), "solved": new[0].copy(), "old": old, "new": new}
     return found
 
 

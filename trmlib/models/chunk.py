@@ -47,9 +47,8 @@ class ChunkConfig:
     # Loss at every position of the window, else at the chunk. With `encode` the context's own next tokens are read from the encoder, which is causal,
     # and their mean NLL is added to that of the slots; without it, slots hold the whole window (start="shifted" only).
     everywhere: bool = False
-    whole: bool = (
-        False  # … and a chunk is predicted as that trains: every position of the window is a slot, refined as often as the chunk's
-    )
+    # With `everywhere` and without `encode`: a chunk is predicted as that trains, every position of the window a slot, refined as often as the chunk's.
+    whole: bool = False
     positions: str = "learned"  # or rotary
     tied_head: bool = True  # the head is the embedding
     init: float = 0.02  # standard deviation of embeddings and linear layers; 0 for PyTorch's own rules
