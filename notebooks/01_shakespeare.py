@@ -518,7 +518,7 @@ if found:
     say(
         "*parallel* has neither latent updates nor further refinements, *T-1* the updates, *n-0* the refinements, *mask* both. With a single refinement the gradient reaches the mask and the slots' positions; with more, it does not, unless it goes through all of them, as in *gradient-all*. "
         + (
-            f"No difference of these two from *parallel* is shown; *mask* differs by {percent(lost)}. What it loses seems to go with its untrained start; what recursion gains does not show. Exploratory, at five seeds and wide intervals."
+            f"No difference of these two from *parallel* is shown; *mask* differs by {percent(lost)}. What it loses seems to go with its untrained start; what recursion gains does not show. Exploratory, and the intervals are wide."
             if (lost := compare.effect(df, "mask", "parallel")) is not None
             and lost.low > 0
             and all((a, "parallel") in of and not of[a, "parallel"].excludes(0) for a in ("T-1", "gradient-all"))

@@ -500,9 +500,9 @@ else:
             )
         )
     )
-    if below := [a for a in compare.unlearnt(df, compare.references(store, df)) if a.startswith("standard d=")]:
+    if below := [a for a in compare.unlearnt(df, counted) if a.startswith("standard d=")]:
         say(
-            f"Of the models that it is read off, {', '.join(f'*{a}*' for a in below)} {'has' if len(below) == 1 else 'have'} not learnt half of what pairs tell, so that the place between is rough: a factor of two."
+            f"Of the models that it is read off, {', '.join(f'*{a}*' for a in below)} {'has' if len(below) == 1 else 'have'} not learnt half of what pairs tell, so that the place between is rough."
         )
 ratios = {(r, c): report.efficiency(df, r, c) for r in ("standard", "causal") for c in report.COUNTS}
 show_table(pd.DataFrame([
