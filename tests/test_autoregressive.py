@@ -165,15 +165,18 @@ def test_tables_of_settings_tuning_and_passes_by_hand():
 def test_the_headline_at_full_length_by_hand(monkeypatch):
     whole = frame(**{"TRM": (90, 95), "baseline": (100, 100), "TRM (published rate)": (90,), "baseline (published rate)": (100, 100)})
     for r, times in zip(whole.record, (0.5, 0.8, 1, 1, 1, 1, 1), strict=True):
-        r["curve"] = {"step": [10, 20], "nll": [math.log(300), math.log(100 * times)]}
+        r["curve"] = {"step": [1_250, 2_500, 20_000], "nll": [1.0, math.log(300 * (1 if times < 1 else 2)), math.log(100 * times)]}
     monkeypatch.setattr(report, "frame", lambda store, experiment, profile: {"full": whole}[profile])
     tuned, published = report.at_length(None).values()
     assert list(report.at_length(None)) == [1e-3, autoregressive.PUBLISHED]
     assert tuned.effect.estimate == pytest.approx(math.sqrt(0.9 * 0.95) - 1) and tuned.seeds == 2
     assert tuned.ppl == pytest.approx((100, math.sqrt(90 * 95)))
     steps, mean, low, high = tuned.along
-    assert list(steps) == [10, 20] and mean == pytest.approx([0, 100 * (math.sqrt(0.4) - 1)]) and low[1] < mean[1] < high[1]
-    assert (published.seeds, published.effect, published.along) == (1, None, None)  # one pair
+    assert list(steps) == [1_250, 2_500, 20_000] and mean == pytest.approx([0, -50, 100 * (math.sqrt(0.4) - 1)])
+    assert low[2] < mean[2] < high[2]
+    assert (tuned.early.estimate, tuned.late.estimate) == pytest.approx((-0.5, math.sqrt(0.4) - 1))  # 1,250 is in the first half
+    assert tuned.grows.estimate == pytest.approx(2 * math.sqrt(0.4) - 1)
+    assert (published.seeds, published.effect, published.along, published.grows) == (1, None, None, None)  # one pair
 
 
 def test_the_full_profile_trains_both_models_at_the_published_rate_too():

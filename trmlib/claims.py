@@ -34,7 +34,7 @@ from trmlib.experiments import sudoku_report as sudoku
 from trmlib.export import percent
 from trmlib.models.chunk import ChunkConfig, ChunkLM
 from trmlib.runs import REPOSITORY, Store, spec_hash, write_atomically
-from trmlib.tables import shown
+from trmlib.tables import frame, shown
 
 LEDGER = REPOSITORY / "data" / "claims.yaml"
 PAPER = ("adds up", "does not add up")
@@ -237,8 +237,9 @@ def limits(claim, df, profile):
     if claim.scope.get("model") not in (None, *claim.arms):
         model = capacity.MODELS.get(claim.arms[0].split()[0])
         found.append(f"{f'a {model} model' if model else claim.arms[0]} in place of {claim.scope['model']}")
-    own, size = df[df.arm.isin(claim.arms[:1])].parameters.max(), claim.scope.get("parameters", 0)
-    if own < size / 2:
+    read = capacity.law(df, claim.arms[0].split()[0])[0].arm if claim.rule == "law" else claim.arms[:1]  # the law is read off all sizes
+    own, size = df[df.arm.isin(read)].parameters.max(), claim.scope.get("parameters", 0)
+    if own < 0.9 * size:
         found.append(f"a model of {millions(own)} parameters in place of {millions(size)}")
     if "device" in claim.scope and kinds == ["cpu"]:
         found.append("a CPU in place of a GPU")
@@ -264,7 +265,10 @@ def limited(finding, claim, df, rule):
     if finding.verdict in (("not reproduced",) if rule.null else ("reproduced", "artefact")):
         return replace(told, why=joined(finding.why, f"shown with {of}"))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
-    return replace(told, verdict="inconclusive", why=f"reads “{reads}”, but {of} can show an effect, never that there is none",
+    low, high = finding.interval or (0, 0)
+    other = finding.unit in ("%", "points") and low * high > 0 and "the same" not in finding.why  # an effect is there, but another one
+    limit = "shows another effect, and says nothing of the claim's own setting" if other else "can show an effect, never that there is none"
+    return replace(told, verdict="inconclusive", why=f"reads “{reads}”, but {of} {limit}",
                    brief=f"reads “{finding.verdict}”; {told.brief}")  # fmt: skip
 
 
@@ -282,7 +286,7 @@ def judged(store, profile="full", patterns=()):
     def largest(chapter, *arms):  # the chapter's frame, or that of the full profile where a claim's own arms stand in it
         return frames[chapter] if frames[chapter][1] == profile else shown(store, chapter, profile, arms)
 
-    of = {c.id: section(c, store, profile) or largest(c.chapter, *c.arms, *c.args.get("also", ())) for c in claims}
+    of = {c.id: section(c, store, profile) or largest(c.chapter, *c.arms) for c in claims}
     digest = spec_hash(sorted({r["digest"] for df, _ in (*frames.values(), *of.values()) for r in df.record}))
     return [(c, judge(c, of[c.id][0], store, of[c.id][1])) for c in claims], digest
 
@@ -408,7 +412,7 @@ def of(df, arm):
 
 @rule
 def better(claim, df, store):
-    """The first arm is better than each of the others; args: `metric`; `also`: a pair of arms whose difference is said, too; `note`. Comparisons
+    """The first arm is better than each of the others; args: `metric`; `also`: a pair of arms whose difference is said, too, if need be from the cut profile; `note`. Comparisons
     fixed together (FIXED) are read as the chapter reads them, Holm-corrected together; others for themselves."""
     metric, first = claim.args.get("metric", "nll_b"), claim.arms[0]
     fixed = [getattr(REPORTS[claim.chapter], name, ()) for name in FIXED]
@@ -423,8 +427,11 @@ def better(claim, df, store):
     verdict = "not reproduced" if worse else "reproduced" if all(t.endswith("better") for t in readings) else "inconclusive"
     row = (worse or rows)[0]
     why = "; ".join(f"against {r['rival']}: {text.removeprefix(first + ' is ')}" for r, text in zip(rows, readings, strict=True))
-    if (pair := claim.args.get("also")) and (other := row_of(*pair))["effect"]:
-        why += f"; {pair[0]} against {pair[1]}: {compare.change(other['effect'], metric)}"
+    if pair := claim.args.get("also"):
+        e, where = row_of(*pair)["effect"], ""
+        if e is None:
+            e, where = compare.effect(frame(store, claim.chapter, "cpu"), *pair, metric), " (profile cpu)"
+        why += f"; {pair[0]} against {pair[1]}: {compare.change(e, metric)}{where}" if e else ""
     why = joined(why, claim.args.get("note"))
     return from_effect(row["effect"], verdict, why, unit="points" if compare.is_share(metric) else "%")
 
@@ -799,7 +806,10 @@ def rests_on(df, counted, arms):
 @rule(level=True)
 def turned_at(claim, df, store):
     """A run without a record: causes that give its shape are candidates, never a proof."""
-    word, tested, names = capacity.ppl_verdict(df, compare.references(store, df))
+    counted = compare.references(store, df)
+    word, tested, names = capacity.ppl_verdict(df, counted)
+    if counted is None and (alike := capacity.scored_from(capacity.alike(df))):
+        return Finding("open", f"of its shape: {', '.join(alike)}; what counting reaches at that vocabulary is not evaluated")
     return Finding(
         "open",
         f"candidates: {', '.join(names)}"

@@ -9,10 +9,10 @@ import pandas as pd
 from trmlib import stats
 from trmlib.compare import arm_rows, complete, effect, enough, evaluation_frame, pairs, rival, scores, series
 from trmlib.experiments import grid
-from trmlib.experiments.autoregressive import RATES, SETTINGS, UNSHIFTED
+from trmlib.experiments.autoregressive import CUT, RATES, SETTINGS, UNSHIFTED
 from trmlib.tables import curves, frame
 
-# What the write-ups say (documents 000 and 001 of the sources).
+# The one record of such a run that is known; the write-ups (documents 000 and 001 of the sources) say "near 1.0".
 CLAIMED = {"baseline_ppl": 1.043, "trm_ppl": 1.051}
 NEAR_ONE = 1.1  # a perplexity below this is "≈ 1.04": nothing is left to predict
 PRIMARY = [  # the comparisons fixed beforehand; Holm-corrected together: (arm, rival, what it separates)
@@ -40,20 +40,26 @@ def arms(df):
 
 def at_length(store):
     """{learning rate: TRM against baseline in the full profile}, at its own rate and at the published one: `seeds` so far, perplexities `ppl` of
-    baseline and TRM, `effect`, and the change `along` the training (steps, % of perplexity: mean, low, high), on the windows of the curve; all
-    paired by seed, and None before there are two."""
+    baseline and TRM, `effect`, and, on the windows of the curve, the change `along` the training (steps, % of perplexity: mean, low, high), what it is
+    `early` (mean of the points in the second half of the cut profile's steps) and `late` (as many points, the last), and how it `grows` from there
+    to here; all paired by seed, and None before there are two."""
     df, found = frame(store, "autoregressive", "full"), {}
     for of in ("", " (published rate)"):
         arms = [name + of for name in ("TRM", "baseline")]
         rate = next(r.spec.train.lr for r in grid("full") if (r.spec.experiment, r.arm) == ("autoregressive", arms[0]))
         seeds, *nll = pairs(df, *arms)
-        found[rate] = SimpleNamespace(seeds=len(seeds), ppl=None, effect=None, along=None)
+        found[rate] = SimpleNamespace(seeds=len(seeds), **dict.fromkeys(("ppl", "effect", "along", "early", "late", "grows")))
         if len(seeds) > 1:
             long = curves(df[df.seed.isin(seeds)])
             trm, baseline = (long[long.arm == arm].pivot(index="seed", columns="step", values="nll") for arm in arms)
-            along = (trm.columns.to_numpy(), *(100 * np.expm1(v) for v in stats.band((trm - baseline).to_numpy())))
-            ppl = tuple(float(np.exp(np.mean(v))) for v in nll[::-1])
-            found[rate] = SimpleNamespace(seeds=len(seeds), ppl=ppl, effect=stats.ratio(*nll), along=along)
+            steps, change = trm.columns.to_numpy(), (trm - baseline).to_numpy()
+            first = (steps > CUT / 2) & (steps <= CUT)
+            early, late = change[:, first].mean(1), change[:, -first.sum() :].mean(1)
+            found[rate] = SimpleNamespace(
+                seeds=len(seeds), ppl=tuple(float(np.exp(np.mean(v))) for v in nll[::-1]), effect=stats.ratio(*nll),
+                along=(steps, *(100 * np.expm1(v) for v in stats.band(change))),
+                early=stats.ratio(early, 0 * early), late=stats.ratio(late, 0 * late), grows=stats.ratio(late, early),
+            )  # fmt: skip
     return found
 
 
