@@ -403,8 +403,8 @@ lows = lows[lows.arm.isin(report.MISMATCH.values()) & (lows.start != "own")].low
 if counted and len(lows):
     say(
         f"At this size a start that validation does not share is enough to make a curve rise: from the last token the sooner the higher the rate, from a constant token from the first points on. Nothing is forgotten, for the same weights, scored from the target, go on "
-        f"improving. But from the other starts no run ever stood below {lows.min():,.0f}, where counting tokens reaches {math.exp(counted['unigram']):.0f}: this makes the shape of the earlier run's curve, "
-        "not a model that knew something before it."
+        f"improving. But from the other starts no run ever stood below {lows.min():,.0f}, where counting tokens reaches {math.exp(counted['unigram']):.0f}: this makes the shape of the earlier run's curve, but from no "
+        "model that scores as if it knew something before it rises."
         if (mismatched[mismatched["scored from"] == "own"].turned == 0).all() and lows.min() > math.exp(counted["unigram"])
         else "The starts are not told apart by these runs."
     )
@@ -688,8 +688,9 @@ say(
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3.6))
+changes = report.ablations(df)
 plots.forest(
-    report.ablations(df),
+    changes,
     ax,
     zone=math.expm1(stats.MARGIN),
     xlabel="change of perplexity against the TRM trained everywhere (left is better)",
@@ -702,6 +703,8 @@ save(
     arms=[whole, f"{whole} (*)"],
 )
 plt.show()
+if told := [f"*{r['name']}* {percent(r['effect'])}" for r in changes if r["effect"]]:
+    say(f"In numbers: {'; '.join(told)}.")
 recursion = compare.primary(df, report.RECURSION, unlearnt=compare.unlearnt(df, counted))
 show_table(compare.comparison_table(recursion))
 
