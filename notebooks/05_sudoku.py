@@ -131,7 +131,7 @@ show_table(compare.comparison_table(first))
 # %% [markdown]
 # ## How long does training think?
 #
-# The write-up quotes the paper: thanks to the halting head a puzzle takes "fewer than 2 steps" of 16 in training. That is an average over
+# The write-up quotes the paper: thanks to the halting head a puzzle takes "less than 2 steps" of 16 in training. That is an average over
 # the whole of a training in which the model gets ever better. The curve shows when it holds. In the means below every puzzle counts once: as many
 # slots and steps go into each part of the training, so more puzzles pass where they stay for a shorter time.
 

@@ -413,7 +413,9 @@ def test_T_is_compared_with_the_other_numbers_at_the_same_share_of_their_widths(
     df = pd.DataFrame([row(arm, s, a) for arm, v in arms.items() for s, a in enumerate(at(v))])
     for r in df.record:
         r["spec"]["model"] |= {"n": 2}
-    assert report.T_brings_most(df).estimate == pytest.approx(((0.85 - 0.8) + (0.9 - 0.75)) / 2)
+    assert report.T_brings_most(df).estimate == pytest.approx((0.05 + 0.1) / 2)  # N_sup comes closest, and none drawn
+    worse = df.assign(accuracy_b=df.accuracy_b.where(df.arm != "TRM", df.accuracy_b + 0.15))
+    assert report.T_brings_most(worse).estimate == pytest.approx((-0.1 - 0.05) / 2)  # the best number loses to none
     assert report.T_brings_most(df[df.arm != "n ± 1"]).estimate == pytest.approx(0.05)
     assert report.T_brings_most(df[df.arm == "TRM"]) is None
     assert report.wider(df).estimate == pytest.approx((0.05 + 0.7) / 2)  # n has one width

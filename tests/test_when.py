@@ -125,7 +125,11 @@ def test_more_passes_are_measured_on_the_windows_of_the_record():
 
 def test_what_is_measured_of_which_arm():
     wanted = {r.arm: fill_evaluations.wanted(r.arm, r.spec) for r in hops.grid("full")}
-    assert wanted["8 passes"] == ["longer", "pointers"] and wanted["TRM"] == ["longer"] and wanted["4 passes, whole window"] == ["longer", "alignment"]
+    assert (
+        wanted["8 passes"] == ["longer", "pointers"]
+        and wanted["TRM"] == ["longer"]
+        and wanted["4 passes, whole window"] == ["longer", "alignment"]
+    )
     assert wanted["8 passes, untied"] == wanted["0 passes, 4 blocks"] == []
     assert [a for a, names in wanted.items() if "longer" in names] == report.may_go_on("full")
 
@@ -154,9 +158,13 @@ def test_which_pass_reads_which_pointer_of_a_reader_by_hand():
         assert (longest["new"] == ahead).all() and (longest["old"] == 96 - ahead).all() and (trained["new"] == ahead[:5, :4]).all()
         assert all(f["asked"] == f["right"] == 96 and (f["solved"] == 96).all() for f in found.values())
         assert (trained["k"], trained["passes"], longest["k"], longest["passes"]) == (4, 4, 6, 32)
-    slow = replace(task.spec, model=replace(SMALL, sees="window", passes=2))  # two passes for four hops: it ends in the middle, at neither end
+    slow = replace(
+        task.spec, model=replace(SMALL, sees="window", passes=2)
+    )  # two passes for four hops: it ends in the middle, at neither end
     found = fill_evaluations.pointers(FillTask(slow), Reader(lang, 1))["trained"]
-    assert found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["right"] == found["solved"].sum() == 0
+    assert (
+        found["new"].shape == (3, 4) and not found["new"].any() and not found["old"].any() and found["right"] == found["solved"].sum() == 0
+    )
 
 
 def test_only_questions_solved_in_both_windows_are_counted():
@@ -323,6 +331,20 @@ def test_the_comparisons_fixed_beforehand_by_hand():
     assert report.primary(empty, empty).effect.isna().all()
 
 
+def test_scores_end_before_states_overflow():
+    grown, sound = np.full((2, 8, 3), 1.2), np.full((2, 8, 3), math.log(35))
+    assert report.held(grown, 35) == 7
+    sound[:, :3] = 0.7
+    sound[:, 3] += 0.4  # bad, but no even guess
+    sound[:, 4:] = 2.0
+    assert report.held(sound, 35) == 7
+    grown[1, 7] = math.log(35)
+    grown[1, 6, 0] = 1.5  # some windows before others
+    assert report.held(grown, 35) == 5
+    grown[1, 7, 0] = 1.2  # not at every length
+    assert report.held(grown, 35) == 7
+
+
 def test_steps_that_text_needs_are_read_from_arms_with_fewer_passes():
     def frame(**nll):
         rows = [record(a, s, {}, experiment="masked") | {"nll_b": v + 0.001 * s} for a, v in nll.items() for s in range(2)]
@@ -334,6 +356,9 @@ def test_steps_that_text_needs_are_read_from_arms_with_fewer_passes():
     assert report.steps_needed(frame(none=5.0, one=4.0, full=4.0), "full", ladder, 3) == 1
     assert report.steps_needed(frame(none=5.0, one=5.0, full=4.0), "full", ladder, 3) == 3
     assert report.steps_needed(frame(none=5.0, full=4.0), "full", ladder, 3) is None  # one pass may have been enough
+    unsure = frame(none=5.0, one=4.0, full=4.0)
+    unsure.loc[(unsure.arm == "one") & (unsure.seed == 1), "nll_b"] += 0.2
+    assert report.steps_needed(unsure, "full", ladder, 3) is None  # neither as good nor shown to be worse
 
 
 def test_the_answer_places_what_is_recorded_and_names_what_is_not(store, monkeypatch):
@@ -473,12 +498,12 @@ def test_how_far_a_gradient_reaches_by_hand(monkeypatch):
 
 
 def test_the_article_says_that_a_detached_trm_guesses_only_when_every_kind_of_it_does(monkeypatch):
-    rows = [{"arm": arm, "accuracy": np.array([0.49, 0.52, 0.9])} for arm in article.DETACHED]
+    rows = [{"arm": arm, "accuracy": np.array([0.49, 0.51, 0.9])} for arm in article.DETACHED]
     monkeypatch.setattr(report, "gradient_reach", lambda df: rows)
     monkeypatch.setattr(report, "kinds", lambda df, arm: {"trained": np.array([0, 1])})
     monkeypatch.setattr(report, "guess", lambda df: 0.5)
     assert len(rows) == 4 and article.detached([1]) and not article.detached([])
-    rows[-1]["accuracy"] = np.array([0.6, 0.5, 0.9])
+    rows[-1]["accuracy"] = np.array([0.45, 0.55, 0.9])  # a guess on average, and not at each length
     assert not article.detached([1])
     rows.pop()
     assert not article.detached([1])  # one is pending

@@ -266,7 +266,7 @@ def limited(finding, claim, df, rule):
         return replace(told, why=joined(finding.why, f"shown with {of}"))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
     low, high = finding.interval or (0, 0)
-    other = finding.unit in ("%", "points") and low * high > 0 and "the same" not in finding.why  # an effect is there, but another one
+    other = claim.rule == "better" and low * high > 0 and "the same" not in finding.why  # an effect is there, but another one
     limit = "shows another effect, and says nothing of the claim's own setting" if other else "can show an effect, never that there is none"
     return replace(told, verdict="inconclusive", why=f"reads “{reads}”, but {of} {limit}",
                    brief=f"reads “{finding.verdict}”; {told.brief}")  # fmt: skip
@@ -615,7 +615,8 @@ def signed(e, sign):
 def curve_points(claim, df, store):
     """Does each published point lie where one more run's noisy evaluation would at that step? The intervals hold together (Bonferroni).
     Where all lie in those of the other arm (args: `rival`), too, the points tell nothing: either model may have made them."""
-    found = {arm: points_inside(claim.value, of(df, arm)) for arm in (claim.arms[0], claim.args["rival"])}
+    noise = masked.noise(df)
+    found = {arm: points_inside(claim.value, of(df, arm), noise) for arm in (claim.arms[0], claim.args["rival"])}
     if late := [why for inside, why in found.values() if inside is None]:
         return Finding("open", late[0])
     (inside, _), (other, _) = found.values()
@@ -625,8 +626,9 @@ def curve_points(claim, df, store):
     return Finding(verdict, why, float(sum(inside)), n=n, text=text, unit="")
 
 
-def points_inside(points, runs):
-    """(of each {step: perplexity}, whether it lies where one more of these runs would; "") or (None, what is missing)."""
+def points_inside(points, runs, noise):
+    """(of each {step: perplexity}, whether it lies where one more of these runs would; "") or (None, what is missing). A few runs can lie closer
+    together than one evaluation scatters, `noise` (nats), by chance; an interval is no narrower than that makes it."""
     if len(runs) < 2:
         return None, "fewer than two runs of the rival finished"
     curves, inside = [r["curve"] for r in runs.record], []
@@ -634,7 +636,7 @@ def points_inside(points, runs):
         if any(step not in c["step"] for c in curves):
             return None, f"no run reaches step {step:,}"
         at = [c["noisy_nll"][c["step"].index(step)] for c in curves]
-        _, low, high = shakespeare.interval_for_one(at, 1 - 0.05 / len(points))
+        _, low, high = shakespeare.interval_for_one(at, 1 - 0.05 / len(points), noise)
         inside.append(low <= math.log(ppl) <= high)
     return inside, ""
 
@@ -1004,8 +1006,9 @@ def cheaper(claim, df, store):
     a, b = (df[df.arm == arm].iloc[0] for arm in claim.arms)
     saved, e = float(b.train_flops / a.train_flops), compare.effect(df, *claim.arms, claim.args["metric"])
     near, worse = abs(saved - claim.value) <= claim.tolerance, e.high < -compare.SAME
-    verdict = "not reproduced" if worse or not near else "reproduced" if e.low > -compare.SAME else "inconclusive"
-    return Finding(verdict, f"accuracy: {compare.change(e, claim.args['metric'])}", saved, n=e.n)
+    verdict = "not reproduced" if worse else "reproduced" if near and e.low > -compare.SAME else "inconclusive"
+    why = f"accuracy: {compare.change(e, claim.args['metric'])}; what is saved goes with the lengths of the stages, which it does not name: ours are equal"
+    return Finding(verdict, why, saved, n=e.n)
 
 
 # ---------------------------------------------------------------- tables

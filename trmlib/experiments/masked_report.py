@@ -40,8 +40,8 @@ def arms(df):
 
 
 def unequal_steps(df, arm, rival="baseline", stop=13_750, at=None):
-    """Relative change of perplexity (fixed windows) from the rival stopped at `stop`, where the published baseline
-    stopped, to the arm at step `at` (none: its last): the cause restored. None before enough pairs reach so far."""
+    """Relative change of perplexity (fixed windows) from the rival as of step `stop`, the published baseline's best
+    evaluation, whose weights it kept, to the arm at step `at` (none: its last): the cause restored. None before enough pairs reach so far."""
     seeds, last, early = sorted(set(df[df.arm == arm].seed) & set(df[df.arm == rival].seed)), [], []
     for seed in seeds:
         a, b = (df[(df.arm == name) & (df.seed == seed)].record.iloc[0]["curve"] for name in (arm, rival))
@@ -54,7 +54,7 @@ def unequal_steps(df, arm, rival="baseline", stop=13_750, at=None):
 def verdict(df):
     """(verdict, effect at equal steps) on "16.1 % lower perplexity through joint refinement".
 
-    *Artefact*: at equal steps the arms are the same within ±2 %, and stopping the baseline where the published one stopped
+    *Artefact*: at equal steps the arms are the same within ±2 %, and the baseline as of the step whose weights were published
     brings an improvement back."""
     e, restored = effect(df, "joint", "baseline"), unequal_steps(df, "joint")
     if e is None:

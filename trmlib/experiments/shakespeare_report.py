@@ -83,10 +83,10 @@ def verdict(df):
     return stats.verdict(honest, CLAIMED["change"]), honest
 
 
-def interval_for_one(values, level=0.95):
-    """Where one more run would fall (prediction interval): mean, low, high."""
+def interval_for_one(values, level=0.95, least=0.0):
+    """Where one more run would fall (prediction interval): mean, low, high; runs are taken to scatter by a standard deviation of at `least` so much."""
     values = np.asarray(values, float)
-    half = stats.t_value(level, len(values) - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / len(values))
+    half = stats.t_value(level, len(values) - 1) * max(values.std(ddof=1), least) * math.sqrt(1 + 1 / len(values))
     return values.mean(), values.mean() - half, values.mean() + half
 
 

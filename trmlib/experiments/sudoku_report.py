@@ -460,15 +460,14 @@ def within(table):
 def correlations(table):
     """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration (`within`), so that every arm counts
     alike, with Fisher's interval; an arm costs a degree of freedom. Empty where too little is recorded."""
-    n, groups = len(table), table.arm.nunique() if len(table) else 0
-    free = n - groups - 2
-    if free < 2:
-        return {}
-    centred, out = within(table), {}
-    for name in ("y", "z", "prediction"):
-        r = centred[name].corr(centred.accuracy)
-        if not math.isfinite(r):
+    centred, out = within(table) if len(table) else table, {}
+    for name in ("y", "z", "prediction") if len(table) else ():
+        told = centred[np.isfinite(centred[[name, "accuracy"]]).all(axis=1)]  # an arm whose seeds all read the same tells nothing
+        n = len(told)
+        free = n - told.arm.nunique() - 2
+        if free < 2:
             continue
+        r = told[name].corr(told.accuracy)
         z, half = math.atanh(min(max(r, -0.999999), 0.999999)), 1.959964 / math.sqrt(free)
         p = math.erfc(abs(z) * math.sqrt(free / 2))
         out[name] = Effect(r, math.tanh(z - half), math.tanh(z + half), p, n, 0.95)
@@ -501,7 +500,10 @@ def observations(store, df):
         e = next((e for name, e in found.items() if part in name), None)
         row(claim, e, points(e))
     c = converging(b, steps) if b else None  # they converge if at least half of the gain goes
-    told = c and f"from {steps} to {c[1]} steps the gain of {c[0]} starts goes from {100 * c[2]:.1f} to {100 * c[3]:.1f}: {points(c[4])}"
+    told = (
+        c
+        and f"from {steps} to {c[1]} steps the gain of {c[0]} starts goes from {100 * c[2]:.1f} to {100 * c[3]:.1f}: {points(c[4])} (seen where at least half of it goes)"
+    )
     row("methods converge at large budgets", c and c[4], told, -1, "not seen", c and c[5])
     for claim, e in more.items():
         row(claim, e, points(e))
@@ -518,7 +520,7 @@ def observations(store, df):
     row("random starts lower accuracy", e, points(e), -1)
     row("random starts lower path independence", *both(starts_alignment, lambda e: f"alignment of predictions: {e.text()}"), -1)
     e = T_brings_most(df)
-    row("of the randomised numbers, T brings the most", e, e and f"T less the others: {points(e)}")
+    row("of the randomised numbers, T brings the most", e, e and f"T less the best of the others, or of none: {points(e)}")
     e = wider(df)
     row("wider ranges raise accuracy", e, e and f"widest less narrowest: {points(e)}")
     return read(rows)
@@ -590,19 +592,23 @@ def half_widths(df):
 
 
 def T_brings_most(df):
-    """Accuracy with T drawn anew less that with n or N_sup drawn anew, from uniforms as wide for what each number allows: half of that and
-    all of it (n = 2 allows 1, which is all). Mean over the widths, paired by seed; None before every such arm of at least one width."""
+    """Accuracy with T drawn anew less that of the rival that comes closest: n or N_sup drawn anew, from uniforms as wide for what each number
+    allows, half of that and all of it (n = 2 allows 1, which is all), or none of them. Mean over the widths that both have, paired by seed; None
+    before every such arm of at least one width."""
     if not complete(df, "TRM"):
         return None
-    arms, gaps = half_widths(df), []
+    arms, gaps = half_widths(df), {}
     model = df[df.arm == "TRM"].record.iloc[0]["spec"]["model"]
     most = {name: model.get(field, getattr(GridConfig, field)) - 1 for name, field in NUMBERS.items()}
     for share in (2, 1):
         widths = {name: -(-m // share) for name, m in most.items() if share == 1 or m > 1}
         if len(widths) > 1 and all(w in arms[name] for name, w in widths.items()):
             of = {name: scores(df, arms[name][w], METRIC) for name, w in widths.items()}
-            gaps.append(of.pop("T") - sum(of.values()) / len(of))
-    return mean_gap(gaps)
+            T = of.pop("T")
+            for rival, accuracy in (of | {"none": scores(df, "TRM", METRIC)}).items():
+                gaps.setdefault(rival, []).append(T - accuracy)
+    found = [e for e in map(mean_gap, gaps.values()) if e]
+    return min(found, key=lambda e: e.estimate, default=None)
 
 
 def wider(df):

@@ -88,7 +88,7 @@ def longer(store, df):
     if not e:
         return ""
     far, f = report.far_gain(store, df)
-    what = read(e, "more thinking helps", "more thinking harms", "the model has settled by then", "whether more thinking helps stays open")
+    what = read(e, "more thinking helps", "more thinking harms", "no difference beyond ±2 points", "whether more thinking helps stays open")
     return (
         f"TRM, {steps} steps against the trained {report.trained_steps(df, 'TRM')}: {points(e)} over {e.n} seeds × {e.articles} puzzles: {what}. "
         f"At {far} steps (the first {f.articles} puzzles): {points(f) if f.high > f.low else 'no answer changes for better or worse'}."
@@ -205,16 +205,16 @@ def verdicts(store, df):
     name, wide = next(iter(found.items()))
     rows = [
         f"- **Think longer** (TRM, {steps} steps for {report.trained_steps(df, 'TRM')}): {points(e)}. "
-        + read(e, "It helps.", "It harms.", "It changes nothing, within ±2 points.", "Open."),
+        + read(e, "It helps.", "It harms.", "No difference beyond ±2 points, for this model and these puzzles.", "Open."),
         f"- **Try again** ({name}, the halting head choosing): {points(wide)}. "
-        + read(wide, "It helps.", "It harms.", "It changes nothing.", "Open."),
+        + read(wide, "It helps.", "It harms.", "No difference beyond ±2 points.", "Open."),
     ]
     rather = next((v for k, v in found.items() if "rather than" in k), None)
     if rather:
         what = read(
             rather,
             "Steps pay more, as the write-up says.",
-            "Starts pay more: the opposite of what the write-up says.",
+            "Starts pay more, for this model and these puzzles: the opposite of what the write-up says of its own.",
             "The same.",
             "Open.",
         )

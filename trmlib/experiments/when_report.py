@@ -1,5 +1,6 @@
 """What chapter 06 shows: records of the two languages and of the masked experiment → frames, effects and the answer's figure."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -76,12 +77,26 @@ def trained_most(record):
 
 def longer(store, df):
     """The frame of hops, tied models with the scores after 0 … 32 passes (the evaluation `longer`) in place of the 0 … 16 of their
-    records, once all seeds of an arm have been measured."""
+    records, once all seeds of an arm have been measured; less the last of them where an arm's states overflow (`held`)."""
     found = compare.evaluation_frame(store, df, "longer")
     at = [(r.arm, r.seed) for r in df.itertuples()]
     waiting = {arm for arm, seed in at if (arm, seed) not in found}
-    records = [r if key[0] in waiting else r | {"detail": r["detail"] | found[key]} for key, r in zip(at, df.record, strict=True)]
+    most = {arm: held([found[key]["nll"] for key in at if key[0] == arm], language(df, arm).vocab) for arm, _ in at if arm not in waiting}
+    scores = {key: {name: v[: most[key[0]] + 1] for name, v in found[key].items()} for key in at if key[0] in most}
+    records = [r if key[0] in waiting else r | {"detail": r["detail"] | scores[key]} for key, r in zip(at, df.record, strict=True)]
     return df.assign(record=records)
+
+
+def held(nll, vocab):
+    """The most passes whose scores (seeds, passes + 1, k) mean something. States that grow at every pass leave fp32's range in the end; their norms
+    then give zeros, and the read-out an even guess among all symbols at every length, which no trained model's answer is. From there back to
+    where the scores have not moved yet."""
+    nll = np.array(nll)
+    p = nll.shape[1] - 1
+    if (np.abs(nll[:, p] - math.log(vocab)) < 0.05).all(1).any():
+        while p > 0 and np.abs(nll[:, p] - nll[:, p - 1]).max() > 0.01:
+            p -= 1
+    return p
 
 
 def cube(df, arm, what="accuracy"):
@@ -429,7 +444,7 @@ TEXT = {  # experiment → its recursive arm, the same without, {passes beyond a
     "capacity": (
         "everywhere 0.1M",
         "everywhere 0.1M (n 0, T 1)",
-        {1: "everywhere 0.1M (T 1)"},
+        {0: "everywhere 0.1M (n 0, T 1)", 1: "everywhere 0.1M (T 1)"},
         2,
     ),  # the standard model names tokens one by one
 }
@@ -492,13 +507,15 @@ def dial_answer(df):
 
 def steps_needed(df, arm, ladder, own):
     """The fewest passes beyond a plain reading, {passes: arm} of the `ladder`, with which perplexity is no more than 2 % above that of `arm`,
-    which has `own`; None where an arm that decides is pending."""
+    which has `own`; None where an arm that decides is pending, or is neither that good nor shown to be worse."""
     for passes, other in ladder.items():
         seeds, a, b = compare.pairs(df, other, arm)
         if not compare.complete(df, other) or len(seeds) < compare.enough(df):
             return None
         if stats.equivalent(a, b)[0].high < stats.MARGIN:
             return passes
+        if stats.paired(a, b).low <= 0:
+            return None
     return own
 
 
@@ -738,7 +755,7 @@ def learned(store, hops, dial, masked, tasks, profile):
     for what, keep in (
         ("paid", lambda r: r.q <= 0.1 and r.thinking.estimate > 0),
         ("cost accuracy", lambda r: r.q <= 0.1 and r.lost),
-        ("end below a guess", lambda r: r.q <= 0.1 and r.thinking.estimate < 0 and not r.lost),
+        ("end below a guess", lambda r: r.q <= 0.1 and r.thinking.estimate < 0 and not r.lost and r.beyond_most < guess(hops)),
         ("made no difference that can be told", lambda r: r.q > 0.1),
     ):
         of = [f"*{r.arm}* ({points(r.thinking, 1)}, {r.most:.0f} passes against {r.most_trained:.0f})" for r in found if keep(r)]
@@ -766,7 +783,7 @@ def learned(store, hops, dial, masked, tasks, profile):
     ]
     if alone:
         lines.append(
-            f"They lose it **to the detached passes**, for the last pass alone, with the same gradient, learns more: {'; '.join(alone)}."
+            f"At least part of it they lose **to the detached passes**, for the last pass alone, with the same gradient, learns more: {'; '.join(alone)}."
         )
     waiting = [r.arm for r in table.itertuples() if r.seeds < compare.enough(hops)]
     if len(dial):
