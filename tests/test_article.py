@@ -102,7 +102,7 @@ def everything():
         vars(values[name]).update(fields)
     arm = lambda name: SimpleNamespace(  # noqa: E731
         done=True, mastered=True, at_guess=True, passes=8, tested=32, parameters=57_280, trained="99 %", between="99 %", beyond="1 %", most="94 %", gain=effect,
-        gains=not name.endswith(("blind", "random")) and not name.startswith("2"), less=True, reaches=True, guesses=True,
+        gains=not name.endswith(("blind", "random")) and not name.startswith("2"), less=True, ends_less=True, reaches=True, guesses=True,
     )  # fmt: skip
     hops = {
         "arm": arm,
