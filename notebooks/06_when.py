@@ -181,12 +181,15 @@ plt.show()
 # the same model with the most passes of its training, or of a guess between the ends where that is better, seed by seed. A model that drew
 # its passes at random was trained with up to 15 of them, one that was supervised four times carried its state through 4 × 2: these count as
 # trained. (With 15 passes only k = 16 is out of reach of a reader of one pointer a pass, so that *random* has little left to gain.) Only models
-# that may go on (tied) can have an effect. *Within reach* models were never asked for more hops than they have passes; their namesakes were, and could only guess.
+# that may go on (tied) can have an effect. Scores end at the last pass before a model's states leave the range of 32-bit numbers, where its norms give zeros. *Within reach* models were never asked for more hops than they have passes; their namesakes were, and could only guess.
 
 # %%
 table = report.thinking(hops, profile)
 fig, ax = plt.subplots(figsize=(7, 6))
 tied = report.may_go_on(profile)
+tested = {r.arm: int(r.most) for r in table.itertuples() if r.thinking}
+most = max(tested.values(), default="pending")
+fewer = "".join(f"; {arm}: {passes}" for arm, passes in tested.items() if passes < most)
 plots.forest(
     [{"name": r.arm, "effect": r.thinking} for r in table.itertuples() if r.arm in tied],
     ax,
@@ -196,7 +199,7 @@ plots.forest(
 save(
     fig,
     "when_thinking",
-    "Thinking time: what the most passes tested (32, or 16; of TRM 30, after which its states leave the range of 32-bit numbers) add to the most of training, or to a guess where that is better, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; 1 pass, n = 2: the last pass of that alone; bounded: states brought to one size after each pass; normed: so is every sum in the blocks; × 4 supervised: four rounds of training that carry the state on.",
+    f"Thinking time: what the most passes tested ({most}{fewer}) add to the most of training, or to a guess where that is better, on chains longer than any in training, 95 % intervals. Every: each pass is read out and trained; blind: the window is read once, before the passes; commits: writes a token down after each pass; whole window: all of it is refined, not the starts alone; TRM: its recursion of two states; 1 pass, n = 2: the last pass of that alone; bounded: states brought to one size after each pass; normed: so is every sum in the blocks; × 4 supervised: four rounds of training that carry the state on.",
     "Forest plot, one row a model with its gain and interval in points of accuracy; pending models have no interval.",
     "hops",
     tied,

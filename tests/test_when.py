@@ -341,6 +341,8 @@ def test_scores_end_before_states_overflow():
     grown[1, 7] = math.log(35)
     grown[1, 6, 0] = 1.5  # some windows before others
     assert report.held(grown, 35) == 5
+    longer = np.concatenate([grown, grown[:, 7:], grown[:, 7:]], 1)  # once left, for good
+    assert report.held(longer, 35) == 5
     grown[1, 7, 0] = 1.2  # not at every length
     assert report.held(grown, 35) == 7
 

@@ -239,7 +239,7 @@ def limits(claim, df, profile):
         found.append(f"{f'a {model} model' if model else claim.arms[0]} in place of {claim.scope['model']}")
     read = capacity.law(df, claim.arms[0].split()[0])[0].arm if claim.rule == "law" else claim.arms[:1]  # the law is read off all sizes
     own, size = df[df.arm.isin(read)].parameters.max(), claim.scope.get("parameters", 0)
-    if own < 0.9 * size:
+    if own < 0.9 * size:  # 6.79 M stand for 6.84 M, and not for 10 M
         found.append(f"a model of {millions(own)} parameters in place of {millions(size)}")
     if "device" in claim.scope and kinds == ["cpu"]:
         found.append("a CPU in place of a GPU")
@@ -265,9 +265,10 @@ def limited(finding, claim, df, rule):
     if finding.verdict in (("not reproduced",) if rule.null else ("reproduced", "artefact")):
         return replace(told, why=joined(finding.why, f"shown with {of}"))
     reads = f"{finding.verdict} ({finding.why})" if finding.why else finding.verdict
-    low, high = finding.interval or (0, 0)
-    other = claim.rule == "better" and low * high > 0 and "the same" not in finding.why  # an effect is there, but another one
-    limit = "shows another effect, and says nothing of the claim's own setting" if other else "can show an effect, never that there is none"
+    opposite = ": worse" in finding.why  # of `better`: an effect is there, but another one
+    limit = (
+        "shows another effect, and says nothing of the claim's own setting" if opposite else "can show an effect, never that there is none"
+    )
     return replace(told, verdict="inconclusive", why=f"reads “{reads}”, but {of} {limit}",
                    brief=f"reads “{finding.verdict}”; {told.brief}")  # fmt: skip
 
@@ -1007,7 +1008,7 @@ def cheaper(claim, df, store):
     saved, e = float(b.train_flops / a.train_flops), compare.effect(df, *claim.arms, claim.args["metric"])
     near, worse = abs(saved - claim.value) <= claim.tolerance, e.high < -compare.SAME
     verdict = "not reproduced" if worse else "reproduced" if near and e.low > -compare.SAME else "inconclusive"
-    why = f"accuracy: {compare.change(e, claim.args['metric'])}; what is saved goes with the lengths of the stages, which it does not name: ours are equal"
+    why = f"accuracy: {compare.change(e, claim.args['metric'])}; what is saved goes with the lengths of the stages, which the write-up does not name: ours are equal"
     return Finding(verdict, why, saved, n=e.n)
 
 

@@ -278,7 +278,7 @@ def curve_bands(df, names, value="nll"):
     for arm in names:
         table = long[long.arm == arm].pivot(index="seed", columns="step", values=value).dropna()
         if complete(df, arm) and len(table) > 1:
-            out[arm] = (table.columns.to_numpy(), *(np.exp(v) if value.startswith("nll") else v for v in stats.band(table.to_numpy())))
+            out[arm] = (table.columns.to_numpy(), *(np.exp(v) if "nll" in value else v for v in stats.band(table.to_numpy())))
     return out
 
 

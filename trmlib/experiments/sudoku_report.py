@@ -460,8 +460,10 @@ def within(table):
 def correlations(table):
     """{y, z, prediction: Effect}: correlation of alignment with accuracy *within* a configuration (`within`), so that every arm counts
     alike, with Fisher's interval; an arm costs a degree of freedom. Empty where too little is recorded."""
-    centred, out = within(table) if len(table) else table, {}
-    for name in ("y", "z", "prediction") if len(table) else ():
+    if not len(table):
+        return {}
+    centred, out = within(table), {}
+    for name in ("y", "z", "prediction"):
         told = centred[np.isfinite(centred[[name, "accuracy"]]).all(axis=1)]  # an arm whose seeds all read the same tells nothing
         n = len(told)
         free = n - told.arm.nunique() - 2

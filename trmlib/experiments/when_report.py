@@ -89,13 +89,15 @@ def longer(store, df):
 
 def held(nll, vocab):
     """The most passes whose scores (seeds, passes + 1, k) mean something. States that grow at every pass leave fp32's range in the end; their norms
-    then give zeros, and the read-out an even guess among all symbols at every length, which no trained model's answer is. From there back to
-    where the scores have not moved yet."""
+    then give zeros, and the read-out an even guess among all symbols at every length, which no trained model's answer is. These passes go, and
+    those before them at which some windows have left already, back to where the scores stand still."""
     nll = np.array(nll)
-    p = nll.shape[1] - 1
-    if (np.abs(nll[:, p] - math.log(vocab)) < 0.05).all(1).any():
-        while p > 0 and np.abs(nll[:, p] - nll[:, p - 1]).max() > 0.01:
-            p -= 1
+    even = (np.abs(nll - math.log(vocab)) < 0.05).all(2).any(0)  # (passes + 1,) in any seed
+    last = p = nll.shape[1] - 1
+    while p > 0 and even[p]:
+        p -= 1
+    while 0 < p < last and np.abs(nll[:, p] - nll[:, p - 1]).max() > 0.01:
+        p -= 1
     return p
 
 
