@@ -27,7 +27,7 @@ test: .venv/.ready ## lint, pytest, smoke reproduction, pairs in sync, a rebuild
 	@echo "== lint"
 	$(PY) -m ruff check .
 	@echo "== tests"
-	$(PY) -m pytest -n $(JOBS) --dist worksteal
+	$(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10
 	@echo "== pairs in sync"
 	$(BUILD) pair --check
 	@echo "== smoke reproduction: trains every code path"

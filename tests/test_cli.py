@@ -102,7 +102,7 @@ def test_list_json_has_a_row_for_every_run(store_with_run, record, document):
     copied = {k: record[k] for k in ROW - {"device"}} | {"device": "cpu"}
     assert {k: done[0][k] for k in ROW} == copied
     waiting = next(r for r in rows if r["status"] == "pending" and r["profile"] == "smoke")
-    assert waiting["metrics"] is None and waiting["steps"] == 60
+    assert waiting["metrics"] is None and waiting["steps"] == 40
     assert waiting["estimated_seconds"] == pytest.approx(record["seconds"])
 
 

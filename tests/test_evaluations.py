@@ -1,5 +1,8 @@
 """Evaluations of trained weights: values on small models, and the whole way from a trained run to its record."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from trmlib.evaluate import score_blanks, summarise
 from trmlib.experiments import masked
 from trmlib.experiments import masked_evaluations as evaluations
 from trmlib.queue import work
-from trmlib.reevaluate import evaluate
+from trmlib.reevaluate import evaluate, several
 from trmlib.runs import Store, torch_device
 
 
@@ -88,7 +91,8 @@ def test_window_flops_by_hand():
     assert one_pass == 2 * (2 * m * 12 * d * d + 2 * 2 * m * m * d)  # two blocks: 12 d² weights a slot, and the attention products
 
 
-def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path, workers):
     store = Store(tmp_path / "results", tmp_path / "cache")
     runs = [smoke_run("joint", seed=s, steps=20) for s in (0, 1)]
     monkeypatch.setattr(masked, "grid", lambda profile: runs if profile == "smoke" else [])
@@ -97,7 +101,7 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path):
         [f"masked/joint: {name}" for name in ("leak_probe", "refinement", "examples") for _ in runs] + ["masked/joint: adaptive"],
     )
     work(runs, store, torch_device("cpu"))
-    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (7, [])
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True, workers=workers) == (7, [])
     assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, [])
     (adaptive,) = store.evaluations("masked", "adaptive")
     assert len(adaptive["runs"]) == 2 and set(adaptive["result"]["nll_b"]) == {"fixed", "entropy", "head", "true gain"}
@@ -160,7 +164,8 @@ def test_weights_of_another_model_are_named(one_run):
     assert line.endswith("; delete the file") and code == 2
 
 
-def test_damaged_weights_are_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_weights_are_named(monkeypatch, tmp_path, workers):
     store = Store(tmp_path / "results", tmp_path / "cache")
     run = smoke_run("joint", seed=0, steps=20)
     monkeypatch.setattr(masked, "grid", lambda profile: [run] if profile == "smoke" else [])
@@ -168,4 +173,14 @@ def test_damaged_weights_are_named(monkeypatch, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not weights")
     with pytest.raises(TrmError, match=f"weights {path} are damaged"):
-        evaluate(store, profile="smoke", device="cpu", quiet=True)
+        evaluate(store, profile="smoke", device="cpu", quiet=True, workers=workers)
+
+
+def test_several_processes_end_with_what_ends_them():
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), several(2) as apply:
+        next(apply(time.sleep, [0, 300]))
+        raise KeyboardInterrupt
+    with pytest.raises(TrmError, match="a process that evaluated died") as e, several(2) as apply:
+        list(apply(os._exit, [3, 3]))
+    assert e.value.code == 1 and time.monotonic() - start < 200

@@ -278,7 +278,7 @@ def test_bad_config_is_one_line(field, value, message):
     assert str(e.value) == message
 
 
-@pytest.mark.parametrize("profile, seeds, headline, steps", [("smoke", 2, 2, 60), ("cpu", 5, 5, 2_000), ("full", 5, 10, 20_000)])
+@pytest.mark.parametrize("profile, seeds, headline, steps", [("smoke", 2, 2, 40), ("cpu", 5, 5, 2_000), ("full", 5, 10, 20_000)])
 def test_the_grid_names_every_run_once(profile, seeds, headline, steps):
     runs = grid(profile)
     assert len({(r.arm, r.spec.seed) for r in runs}) == len({r.spec.hash for r in runs}) == len(runs)

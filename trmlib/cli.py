@@ -14,7 +14,7 @@ from trmlib import bench, checkpoints, queue, reevaluate, solve, verify
 from trmlib.data import sources, sudoku
 from trmlib.errors import TrmError
 from trmlib.experiments import PROFILES, grid, module
-from trmlib.runs import Store
+from trmlib.runs import Store, torch_device
 from trmlib.tables import cost, estimated, show_record, status, summary
 from trmlib.train import COMPILED
 
@@ -98,6 +98,7 @@ def parser():
     c.add_argument("patterns", nargs="*", metavar="PATTERN", help="experiment, arm, experiment/arm or hash; shell wildcards")
     c.add_argument("--profile", default="full", choices=PROFILES)
     c.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    c.add_argument("--workers", type=positive, help="processes; default: one a CPU core, one for a GPU")
     c.add_argument("--quiet", action="store_true", help="no progress bar")
 
     c = command("add", "merge records and checkpoints that another machine brought", json=True)
@@ -180,14 +181,15 @@ def do_list(args):
 
 
 def do_run(args):
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill`, a shutdown, a batch system's limit: as Ctrl-C
     keys = queue.drain(tuple(args.patterns), args.profile, args.device, args.precision, args.seeds, args.workers, args.budget, args.out,
                        args.at_once, args.quiet, args.compile)  # fmt: skip
     print(f"{len(keys)} runs recorded")
 
 
 def do_evaluate(args):
-    added, missing = reevaluate.evaluate(Store(), tuple(args.patterns), args.profile, args.device, quiet=args.quiet)
+    device = torch_device(args.device)
+    workers = args.workers or queue.processes(device)
+    added, missing = reevaluate.evaluate(Store(), tuple(args.patterns), args.profile, device, quiet=args.quiet, workers=workers)
     print(f"{added} evaluations added" + (f"; weights of {len(missing)} are not here" if missing else ""))
 
 
@@ -289,6 +291,7 @@ def do_bench(args):
 
 def main(argv=None):
     args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill`, a shutdown, a batch system's limit: as Ctrl-C
     if args.data_root:
         os.environ["TRM_DATA"] = args.data_root
     try:

@@ -104,9 +104,8 @@ def drain(
     for r in runs:
         if (path := store.path(r.spec.experiment, f"{r.spec.hash}.{kind}.{precision}")).exists():
             store.load(path)  # a damaged record is no record
-    workers = workers or (1 if device.type == "cuda" else os.cpu_count())
+    workers = workers or processes(device)
     at_once = at_once or (8 if device.type == "cuda" else 1)
-    workers = max(1, min(workers, math.ceil(len(todo) / at_once)))
     if out is not None:
         if Path(out).exists() and not Path(out).is_dir():
             raise TrmError(f"--out {out} is a file; name a folder")
@@ -114,9 +113,9 @@ def drain(
     job = {"profile": profile, "hashes": [r.spec.hash for r in todo], "device": str(device), "precision": precision, "at_once": at_once,
            "budget": None if budget is None else max(0.0, budget - RESERVE), "compiled": compiled, "root": str(store.root), "cache": str(store.cache)}  # fmt: skip
     deadline, before = math.inf if budget is None else time.monotonic() + job["budget"], evaluation_files(store)
-    keys, problems = ([], []) if not todo else supervise(job, workers, todo, quiet)
+    keys, problems = ([], []) if not todo else supervise(job, min(workers, math.ceil(len(todo) / at_once)), todo, quiet)
     try:
-        evaluate(store, patterns, profile, device, precision, deadline, quiet)
+        evaluate(store, patterns, profile, device, precision, deadline, quiet, workers)
     except TrmError as e:
         problems.append(e)
     finally:  # what is recorded is packed all the same
@@ -125,6 +124,11 @@ def drain(
     if problems:
         raise problems[0]
     return keys
+
+
+def processes(device):
+    """How many are best: one a CPU core, one for a GPU."""
+    return 1 if device.type == "cuda" else os.cpu_count()
 
 
 def evaluation_files(store):

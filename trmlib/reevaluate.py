@@ -1,12 +1,19 @@
 """Measure trained weights anew: every evaluation that an experiment wants and whose weights lie in the cache."""
 
 import math
+import multiprocessing
+import signal
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from textwrap import shorten
 from traceback import extract_tb
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -16,14 +23,14 @@ from trmlib.experiments import module, select
 from trmlib.runs import device_info, torch_device
 
 
-def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32", deadline=math.inf, quiet=False):
+def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32", deadline=math.inf, quiet=False, workers=1):
     """Add the missing evaluation records; returns (number added, names of those whose weights are not here).
-    None is begun after the deadline (time.monotonic)."""
+    None is begun after the deadline (time.monotonic). Several `workers` are processes of one thread each."""
     device, groups = torch_device(str(device)), {}
     kind = device_info(device)["kind"]
     for run in select(profile, patterns):
         groups.setdefault((run.spec.experiment, run.arm), []).append(run)
-    jobs, missing, added = [], [], 0
+    jobs, missing = [], []
     for (experiment, arm), runs in groups.items():
         m = module(experiment).evaluations
         key = {r.spec: f"{r.spec.hash}.{kind}.{precision}" for r in runs}
@@ -40,16 +47,54 @@ def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32"
                     continue
                 here = all(store.weights(k).exists() for k in keys)
                 (jobs if here else missing).append((experiment, name, members, keys))
-    for experiment, name, members, keys in tqdm(jobs, desc="evaluations", disable=quiet or not jobs, file=sys.stdout):
-        if time.monotonic() > deadline:
-            break
-        with told(f"evaluation {name} of {experiment}/{members[0].arm}"):
-            m, task = module(experiment).evaluations, module(experiment).Task(members[0].spec, device)
-            models = [loaded(m, task, store.weights(k)) for k in keys]
-            result = m.SINGLE[name](task, models[0]) if name in m.SINGLE else m.GROUPED[name](task, models)
-            store.add_evaluation({"experiment": experiment, "name": name, "runs": keys, "result": result})
-        added += 1
+    added, workers = 0, min(workers, len(jobs))
+    bar = tqdm(total=len(jobs), desc="evaluations", disable=quiet or not jobs, file=sys.stdout)
+    with bar, (several(workers) if workers > 1 else nullcontext(map)) as apply:
+        for done in apply(partial(measure, store, device, deadline), jobs):
+            added += done
+            bar.update()
     return added, [f"{experiment}/{members[0].arm}: {name}" for experiment, name, members, _ in missing]
+
+
+def measure(store, device, deadline, job):
+    """Record one evaluation; False if the deadline has come."""
+    if time.monotonic() > deadline:
+        return False
+    experiment, name, members, keys = job
+    with told(f"evaluation {name} of {experiment}/{members[0].arm}"):
+        m, task = module(experiment).evaluations, module(experiment).Task(members[0].spec, device)
+        models = [loaded(m, task, store.weights(k)) for k in keys]
+        result = m.SINGLE[name](task, models[0]) if name in m.SINGLE else m.GROUPED[name](task, models)
+        store.add_evaluation({"experiment": experiment, "name": name, "runs": keys, "result": result})
+    return True
+
+
+@contextmanager
+def several(workers):
+    """A `map` over processes, whose results come as they are ready. What ends it early ends the processes."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), alone)
+
+    def apply(function, jobs):
+        for future in as_completed([pool.submit(function, job) for job in jobs]):
+            yield future.result()
+
+    try:
+        yield apply
+    except BaseException as e:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if isinstance(e, BrokenProcessPool):
+            raise TrmError("a process that evaluated died (out of memory?); `trm evaluate --workers 1` goes on", 1) from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def alone():
+    """Start of a process of `several`: one thread, and an interrupt is its parent's to handle."""
+    torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own, between processes, would be left behind by one that is ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def weights(path):

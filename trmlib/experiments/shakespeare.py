@@ -62,7 +62,7 @@ def grid(profile):
     calibrated = TrainConfig(steps=2000, batch=12, lr=1e-3, warmup=100, weight_decay=0.1, beta2=0.99, decay_to=0.1)
     small = lambda m: m  # noqa: E731
     if profile == "smoke":
-        data = SequenceConfig(corpus="toy-language", context=32, stretches=8, stride=24, curve_windows=32)
+        data = SequenceConfig(corpus="toy-language", context=32, stretches=8, stride=96, curve_windows=32)
         train = TrainConfig(steps=24, batch=8, lr=3e-3, weight_decay=0.1, eval_every=8)
         calibrated = replace(calibrated, steps=40, warmup=10, eval_every=20)
         small = lambda m: replace(m, d=16, heads=2)  # noqa: E731
