@@ -49,7 +49,7 @@ def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32"
                 (jobs if here else missing).append((experiment, name, members, keys))
     added, workers = 0, min(workers, len(jobs))
     bar = tqdm(total=len(jobs), desc="evaluations", disable=quiet or not jobs, file=sys.stdout)
-    with bar, (several(workers) if workers > 1 else nullcontext(map)) as apply:
+    with bar, several(workers) if workers > 1 else nullcontext(map) as apply:
         for done in apply(partial(measure, store, device, deadline), jobs):
             added += done
             bar.update()
