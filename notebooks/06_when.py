@@ -358,7 +358,7 @@ say("\n".join(verdicts) or "No model has reached enough lengths yet.")
 # That passes grow with k is how a model behaves. What it *does* can be asked by changing the text under its eyes: let it make some passes, exchange what follows a certain hop on both chains, so that the answer
 # is now the other end, and let it go on from the state that it has. A reader of one pointer a pass names the new end if that hop was still ahead of it, and the old one if it lies
 # behind, read and done with: a staircase. One that joins pointers, or reads them all at first, draws something else. Each panel: the longest chains, exchanged at each hop after each number of passes, then all passes to
-# the most tested. Counted are questions that the model solves in either window when nothing is exchanged.
+# the most tested. Counted are questions that the model solves in both windows when nothing is exchanged.
 #
 # Exploratory, and added last. The weights of the records had not been kept; these were trained again with the recipes and seeds of the records on another processor, whose rounding alone makes
 # other models of them. What they solve is said beside what the records say.
@@ -384,7 +384,7 @@ fig.supylabel("passes made before", fontsize=11)
 save(
     fig,
     "when_pointers",
-    "Which pass reads which pointer: both chains exchange their rest after a hop, with so many passes made before. Share of answers that name the new end, of questions solved in either window. Staircase: a reader of one pointer a pass follows an exchange ahead of it, below the line, and does not notice one behind.",
+    "Which pass reads which pointer: both chains exchange their rest after a hop, with so many passes made before. Share of answers that name the new end, of questions solved in both windows. Staircase: a reader of one pointer a pass follows an exchange ahead of it, below the line, and does not notice one behind.",
     "Heat maps of the hop of an exchange by the passes made before it, one a model, with a staircase line where a reader of one pointer a pass would change from the new end to the old.",
     "hops",
     list(opened),
@@ -395,7 +395,7 @@ say(
     "\n".join(
         f"- *{arm}*, {told[way]} (k = {r['k']}, {r['passes']} passes): "
         + (
-            f"{mean:.1%} [{low:.1%}, {high:.1%}] of answers are those of a reader of one pointer a pass, of the {r['solved'].mean():.0%} of questions that are solved in either window."
+            f"{mean:.1%} [{low:.1%}, {high:.1%}] of answers are those of a reader of one pointer a pass, of the {r['solved'].mean():.0%} of questions that are solved in both windows."
             if r["k"] <= r["passes"]
             else "more pointers than passes, so that no reader of one a pass gets through."
         )

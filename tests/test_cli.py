@@ -5,7 +5,7 @@ import lzma
 import math
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,6 +170,19 @@ def test_list_pending_ends_with_an_estimate(store_with_run, record, trm, documen
     monkeypatch.setattr(masked, "grid", lambda profile: [own])
     experiments.grid.cache_clear()
     assert trm("list", "--pending", "--profile", "smoke") == (0, "no run is pending\n", "")
+
+
+def test_a_model_of_ones_own_has_no_estimate_and_stops_nobody_elses(store_with_run, document, monkeypatch):
+    @dataclass(frozen=True)
+    class Own:
+        d: int = 1
+
+    known, run = (next(r for r in masked.grid("smoke") if r.arm == arm) for arm in ("baseline", "joint"))
+    own = replace(run, arm="own", spec=replace(run.spec, model=Own()))
+    monkeypatch.setattr(masked, "grid", lambda profile: [known, run, own] if profile == "smoke" else [])
+    experiments.grid.cache_clear()
+    rows = {r["arm"]: r.get("estimated_seconds") for r in document("list", "masked", "--profile", "smoke")[1]}
+    assert rows["own"] is None and rows["joint"] > 0
 
 
 def test_a_list_without_records_has_no_estimate(empty, trm):

@@ -28,7 +28,8 @@ def joint():
 def test_scores_are_the_written_out_cross_entropy(joint):
     task, model = joint
     batch = {k: v[:10] for k, v in task.fixed_batch.items()}
-    nll, hit = score_blanks(model, batch, chunk=3)
+    nll, hit = score_blanks(model.eval(), batch, chunk=3)
+    assert not model.training  # left as it was
     with torch.no_grad():
         p = model.eval()(batch["tokens"], batch["at"], batch["partners"]).softmax(-1)
     for i in range(10):

@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -186,6 +187,36 @@ def test_a_run_that_another_worker_holds_is_left_to_it(store):
     assert list(store.records()) == [key(runs[1])]
     queue.work(runs, store, CPU)
     assert sorted(store.records()) == sorted(map(key, runs))
+
+
+def test_arms_that_take_turns_in_the_queue_train_their_seeds_together(store, monkeypatch):
+    runs = sorted(
+        (replace(smoke_run(arm, seed=s), priority=s) for arm in ("joint", "baseline") for s in range(3)), key=lambda r: r.priority
+    )
+    taken = []
+    monkeypatch.setattr(queue, "train_batch", lambda batch, *_: taken.append([(r.arm, r.spec.seed) for r in batch]) or True)
+    queue.work(runs, store, CPU, at_once=2)
+    assert taken == [[("joint", 0), ("joint", 1)], [("baseline", 0), ("baseline", 1)], [("joint", 2)], [("baseline", 2)]]
+    taken.clear()
+    queue.work(runs, store, CPU)
+    assert taken == [[(r.arm, r.spec.seed)] for r in runs]  # one at a time: as the queue has them
+
+
+def test_what_a_task_prints_is_no_event(store, monkeypatch, capfd):
+    run = smoke_run(**small())
+    monkeypatch.setattr(masked, "grid", lambda profile: [run])
+    final = masked.Task.final
+    monkeypatch.setattr(masked.Task, "final", lambda self, model: print("a task says this") or final(self, model))
+    assert queue.worker_main(job_of([run], store)) == 0
+    out, err = capfd.readouterr()
+    assert {json.loads(line)["event"] for line in out.splitlines()} == {"step", "recorded"} and "a task says this" in err
+
+
+def test_a_line_that_is_no_event_is_passed_on(commanded, record, tmp_path, monkeypatch, capfd):
+    commanded.add(record)
+    fake_worker(tmp_path, monkeypatch, f"""echo 'not JSON'; echo '{{"event": "recorded", "key": "{key_of(record)}"}}'""")
+    assert queue.drain(["joint"], "smoke", "cpu", workers=1, quiet=True) == [key_of(record)]
+    assert capfd.readouterr().err == "not JSON\n"
 
 
 def test_seeds_trained_at_once_are_recorded_each_with_its_mode(store):
@@ -591,7 +622,11 @@ def test_a_cache_that_cannot_be_used_is_one_line(store, tmp_path, monkeypatch, c
     (tmp_path / "file").write_text("")
     assert queue.worker_main(job_of([run], Store(store.root, tmp_path / "file" / "cache"))) == 74
     event = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert event["event"] == "error" and event["message"].startswith(f"cannot use {tmp_path / 'file'}") and event["message"].endswith("nothing recorded was lost")
+    assert (
+        event["event"] == "error"
+        and event["message"].startswith(f"cannot use {tmp_path / 'file'}")
+        and event["message"].endswith("nothing recorded was lost")
+    )
 
 
 def test_a_full_disk_while_adding_or_packing_is_no_refusal(commanded, whole, record, tmp_path, monkeypatch, capsys):

@@ -107,6 +107,8 @@ def test_with_grad_outside_its_range_is_refused(net, xyz, with_grad):
 def test_fewer_than_no_updates_are_refused(net, xyz):
     with pytest.raises(ValueError, match="^n must be ≥ 0, got -1$"):
         deep_recursion(net, *xyz, -1, 3)
+    with pytest.raises(ValueError, match="^with_grad must be ≥ 0, got -1$"):
+        latent_recursion(net, *xyz, 3, with_grad=-1)
 
 
 def test_refine_returns_every_state_and_counts_passes_from_zero():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from trmlib import compare, export, figures, plots, stats
+from trmlib.errors import TrmError
 from trmlib.experiments import masked_report as report
 
 STEPS = list(range(250, 20_001, 250))
@@ -98,6 +99,28 @@ def test_earlier_rule_by_hand():
     df.iloc[0].record["curve"]["noisy_nll"] = noisy
     out = report.earlier_rule(df).iloc[0]
     assert (out.best_step, out.stop_step) == (500, 3000) and out.reported_ppl == pytest.approx(math.exp(4))
+
+
+def test_the_earlier_rule_compares_what_it_reports_seed_by_seed():
+    df = frame(BASE[:2], BASE[:2])
+    for arm, reported in (("baseline", [4.0, 4.2]), ("joint", [3.9, 4.3])):
+        for r, v in zip(df[df.arm == arm].record, reported, strict=True):
+            r["curve"]["noisy_nll"] = [5.0, v] + [5.0] * 78
+    assert report.by_rule(df) == pytest.approx({0: math.expm1(-0.1), 1: math.expm1(0.1)}) and report.by_rule(df[:0]) == {}
+
+
+def test_equal_compute_is_read_off_curves_of_constant_rate():
+    df = frame(BASE, BASE)
+    for arm, r in zip(df.arm, df.record, strict=True):
+        r.update(steps=STEPS[-1], train_flops=(300 if arm == "joint" else 100) * STEPS[-1])  # a step of joint costs three of the baseline
+        r.setdefault("spec", {"train": {}})
+        r["curve"]["nll"] = [6 - s / 10_000 for s in STEPS]
+    steps, rival, e = compare.at_equal_compute(df, "joint", "baseline")
+    assert (steps, rival) == (6_500, 19_500) and e.estimate == pytest.approx(math.expm1(1.3)) and e.n == 5
+    assert compare.at_equal_compute(df[df.seed < 3], "joint", "baseline") is None
+    df.record.iloc[0]["spec"]["train"] = {"decay_to": 0.1}
+    with pytest.raises(TrmError, match="falling learning rate"):
+        compare.at_equal_compute(df, "joint", "baseline")
 
 
 def test_noise_is_the_spread_of_the_noisy_curve_about_the_fixed_one():

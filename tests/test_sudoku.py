@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from trmlib import bench
 from trmlib.bench import throughput
 from trmlib.data.sources import CORPORA
 from trmlib.data.sudoku import valid
@@ -353,6 +354,14 @@ def test_a_gpus_profile_is_left_alone_on_a_cpu():
     runs = sudoku.grid("full") + sudoku.grid("cpu")
     assert {r.profile for r in affordable(runs, torch.device("cpu"))} == {"cpu"}
     assert len(affordable(runs, torch.device("cuda"))) == len(runs)
+
+
+def test_throughput_is_of_the_runs_own_optimiser_and_average(monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "step", lambda task, spec, weights, optimizer, batch, ema: seen.append((type(optimizer), ema is not None)))
+    for optimizer, ema in (("muon", 0.9), ("adamw", 0.0)):
+        throughput(smoke(optimizer=optimizer, ema=ema), torch.device("cpu"), torch.float32, 1, 0.001)
+    assert set(seen) == {(Muon, True), (torch.optim.AdamW, False)}
 
 
 def test_throughput_of_a_task_that_persists():

@@ -434,6 +434,8 @@ def test_no_deep_supervision_is_scored_after_the_trms_steps_too():
     assert rows["no deep supervision"].estimate == pytest.approx(-0.2) and rows["… after the TRM's steps"].estimate == pytest.approx(-0.12)
     for r in df.record:
         r["spec"]["model"]["n_sup"] = 1 if r["detail"]["by_step"]["accuracy_b"][-1] == 0.5 else 8
+    further, e = report.scored_gain(df, "no deep supervision")
+    assert further == 8 and e.estimate == pytest.approx(0.4) and e.n == 5 and report.scored_gain(df[:0]) == (None, None)
     first, last, steps, e = report.single_step(df)
     assert (first, last, steps) == (pytest.approx(0.1), 0.5, 8) and e.estimate == pytest.approx(0.4)
     assert "10% after it, and with the TRM's 8 steps at test time, the same weights, 50%" in words.single_step(df)

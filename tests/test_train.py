@@ -526,3 +526,21 @@ def test_a_loss_compiled_for_a_gpu_is_the_same_loss(experiment, arm, monkeypatch
             values.append(value.item())
         gpu.append(values)
     assert gpu[0] == pytest.approx(gpu[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("spoil", ["buffer", "frozen"])
+def test_what_a_run_would_not_keep_is_refused(spoil):
+    model = nn.Linear(2, 2)
+    if spoil == "buffer":
+        model.register_buffer("seen", torch.zeros(1))
+        name = "seen"
+    else:
+        model.bias.requires_grad_(False)
+        name = "bias"
+    with pytest.raises(TrmError, match=rf"^Linear\.{name} is frozen or a saved buffer"):
+        Weights([model], torch.device("cpu"))
+
+
+def test_scored_models_are_in_evaluation_mode():
+    weights = Weights([nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))], torch.device("cpu"))
+    assert not weights.evaluated(0, None).training and weights.model.training

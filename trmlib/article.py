@@ -104,6 +104,7 @@ def counts(rows):
     computed = [f.verdict for c, f in rows if claims.kind(c, f) != "measured"]
     run = [f.verdict for c, f in rows if claims.kind(c, f) == "measured"]
     found = {word.replace(" ", "_"): run.count(word) for word in claims.VERDICTS}
+    found["sized"] = sum(f.verdict == "reproduced" and c.value is not None for c, f in rows if claims.kind(c, f) == "measured")
     return SimpleNamespace(all=len(rows), computed=len(computed), hold=computed.count("reproduced") + computed.count("adds up"), **found)
 
 
@@ -178,8 +179,9 @@ def masked(store, df, profile):
         kept=f"{max(claimed['baseline_curve']):,}", last=f"{max(claimed['trm_curve']):,}",
         change=said(e), seeds=e.n if e else 0, planned=planned("masked", "joint", profile), artefact=word.startswith("artefact"),
         restored=said(restored), at_claim=restored is not None and not restored.excludes(claimed["change"]),
-        restored_baseline=said(masked_report.unequal_steps(df, "baseline")),
-        alike=fine(alike["with_stopping"]), alike_best=fine(alike["equal_steps_best"]), alike_last=fine(alike["equal_steps_last"]),
+        restored_baseline=said(masked_report.unequal_steps(df, "baseline")), by_rule=spread(masked_report.by_rule(df)),
+        self_only=change(df, "self-only", "joint"), matched=said(matched[-1]) if (matched := compare.at_equal_compute(df, "joint", "baseline")) else None,
+        alike=share(alike["with_stopping"]), alike_best=fine(alike["equal_steps_best"]), alike_last=share(alike["equal_steps_last"]),
         stopping=same is not None and alike["with_stopping"] > max(alike["equal_steps_best"], alike["equal_steps_last"]),
         steady=same is not None and alike["equal_steps_best"] < alike["equal_steps_last"],
         random_partner=change(df, "random-partner", "joint"), needs_no_partner=bool(partner["effect"] and partner["same"]),
@@ -188,6 +190,11 @@ def masked(store, df, profile):
         compute=f"{cost('inference_flops'):.1f}" if both else PENDING, training=f"{cost('train_flops'):.1f}" if both else PENDING,
         time=longer(store, "masked", df),
     )  # fmt: skip
+
+
+def spread(changes):
+    """The lowest and the highest of relative changes, as "−24 % to +21 %"; None of fewer than two."""
+    return "{:+.0f} % to {:+.0f} %".format(*(100 * f(changes.values()) for f in (min, max))).replace("-", "−") if len(changes) > 1 else None
 
 
 def planned(experiment, arm, profile):
@@ -213,7 +220,6 @@ def capacity(store, df):
         s: turned[turned.arm.str.startswith("leaking") & (turned["scored from"] == s)] if len(turned) else turned for s in ("own", "last")
     }
     rates = leaking["last"].set_index("arm")["at"].reindex(capacity_report.MISMATCH.values()).dropna()  # where the arms turn, by their rate
-    unknown = counted and all(capacity_report.nothing_to_forget(df, counted, [a], "last") for a in leaking["last"].arm)
     return SimpleNamespace(
         done=word != "open", curves=len(table), turned=int((~table.censored).sum()) if len(table) else 0, sizes=table.arm.nunique(),
         largest=f"{table.parameters.max():,}" if len(table) else PENDING,
@@ -224,7 +230,7 @@ def capacity(store, df):
         compared=compared and trm in compare.unlearnt(df, counted), trm=mean(trm) if compared else PENDING, standard=mean(standard) if compared else PENDING,
         unigram=perplexity(math.exp(counted["unigram"])) if counted else PENDING,
         whole=mean(whole) if compare.complete(df, whole) else None,
-        leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()), never_knew=unknown,
+        leaking=int(leaking["own"].seeds.sum()), leaking_own=int(leaking["own"].turned.sum()), leaking_turned=int(leaking["last"].turned.sum()),
         sooner=len(rates) == len(capacity_report.MISMATCH) and bool((rates.diff().dropna() < 0).all()), larger=bool(size and size[0].high < 0),
         corpus=" and ".join(sorted({f"*{r['data']['name']}*" for r in df[df.arm.isin(table.arm)].record})) if len(df) else PENDING,
         size=f"{df[df.arm == trm].parameters.iloc[0]:,} parameters" if compared else PENDING,
@@ -235,15 +241,13 @@ def autoregressive(store, df, headline, of):
     """`df`: what the chapter shows; `headline`, of profile `of`: where TRM and baseline stand."""
     word, ppl = autoregressive_report.verdict(df)
     reads = lambda arm: perplexity(ppl.get(arm))  # noqa: E731
-    e, (tuned, published) = compare.effect(headline, "TRM", "baseline"), autoregressive_report.at_length(store).values()
-    slow = published.ppl and tuned.ppl and all(low < high for low, high in zip(tuned.ppl, published.ppl, strict=True))
+    e = compare.effect(headline, "TRM", "baseline")
     return SimpleNamespace(
         change=said(e), about=about(headline, of), cut=of == "cpu",
-        published=f"{said(published.effect)} ({number(published.seeds)} seeds)" if of == "full" and slow else None,
         leaking_baseline=reads("baseline, no shift"), leaking=reads("TRM, no shift"), baseline=reads("baseline"), trm=reads("TRM"),
         artefact=word.startswith("artefact"), done=word != "open", compared=e is not None, gains=e is not None and e.high < 0,
         time=longer(store, "autoregressive", headline),
-        compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
+        equal_steps=change(df, "TRM", "baseline"), compute=change(df, "TRM", "baseline-compute"), at_compute=compare.effect(df, "TRM", "baseline-compute") is not None,
     )  # fmt: skip
 
 
@@ -257,10 +261,13 @@ def sudoku(store, df, profile):
         lost=compare.change(compare.effect(df, "no deep supervision", "TRM", sudoku_report.METRIC), sudoku_report.METRIC),
     )  # fmt: skip
     retry, *_ = when_report.sudoku_ways(store, df)
+    soon, little = sudoku_report.scored_gain(df)
+    tell = lambda e: e and compare.change(e, sudoku_report.METRIC)  # noqa: E731
     return SimpleNamespace(
         retry=points(retry[2]) if retry[2] and retry[2].low > 0 else None,
         single=single, claimed=f"{100 * sudoku_report.CLAIMED['TRM']:.0f} %", accuracy=accuracy("TRM"), starts=accuracy("random starts"), first=share(by_step[1][0]) if by_step else PENDING,
-        longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=gain and compare.change(gain, sudoku_report.METRIC),
+        longer=gain is not None, gains=gain is not None and gain.low > 0, longer_steps=steps, gain=tell(gain), asked=gain and gain.articles,
+        soon=soon, little=tell(little), little_gains=little is not None and little.low > 0 and little.high < compare.SAME, equal=tell(sudoku_report.unsupervised(df, "no deep supervision")),
         still=gain is not None and max(abs(gain.low), abs(gain.high)) < 0.0005,
         harder=hard and hard[-1] and compare.change(hard[-1], sudoku_report.METRIC), harder_gains=bool(hard and hard[-1]) and hard[-1].low > 0,
         most_starts=b and b["starts"][-1], puzzles=b and b["puzzles"], corpus=df.record.iloc[0]["data"]["name"] if len(df) else PENDING, trained=sudoku_report.trained_steps(df, "TRM") if done else 0, done=done, cut=profile != "full",
@@ -302,9 +309,9 @@ def hops(df, profile, opened):
     loop, untied = arm("8 passes"), arm("8 passes, untied")
     return SimpleNamespace(
         arm=arm, per_hop=f"{grown['per_hop']:.2f}" if grown else PENDING, step=bool(grown) and abs(grown["per_hop"] - 1) < 0.1, guess=share(guess),
-        longest=max(lang.trained) if lang else 0, able=len(able),
+        solved=share(opened["8 passes"]["longest"]["solved"].mean()) if "8 passes" in opened else PENDING, longest=max(lang.trained) if lang else 0, able=len(able),
         asked=loop.gains and arm("4 passes, within reach").gains and arm("4 passes").guesses,
-        detached=detached(df), alone=alone(df), untied_climbing=when_report.climbing(df, "8 passes, untied") if untied.done else 0,
+        detached=detached(df), untied_climbing=when_report.climbing(df, "8 passes, untied") if untied.done else 0,
         seeds=compare.enough(df) if lang else 0, learnt=len(learnt), learnt_gain=sum(a.gains for a in learnt),
         opened=one_pointer(opened), saves=f"{untied.parameters / loop.parameters:.1f}" if loop.done and untied.done else PENDING, as_good=no_worse(df, "8 passes", "8 passes, untied"),
     )  # fmt: skip
@@ -325,15 +332,6 @@ def detached(df):
     own = [r for r in when_report.gradient_reach(df) if r["arm"] in DETACHED] if len(df) else []
     seen = when_report.kinds(df, "TRM")["trained"] if own else []
     return len(own) == len(DETACHED) and all(np.abs(r["accuracy"][seen] - when_report.guess(df)).max() < compare.SAME for r in own)
-
-
-def alone(df):
-    """What the TRM without its detached passes solves of k = 1, if each kind of TRM loses to that on the lengths within reach; else None."""
-    rows = {r["arm"]: r for r in when_report.gradient_reach(df)} if len(df) else {}
-    lost = [rows[arm]["without"] for arm in when_report.UNDETACHED if arm in rows]
-    if len(lost) < len(when_report.UNDETACHED) or not all(found and found[1].high < 0 for found in lost):
-        return None
-    return share(rows[when_report.UNDETACHED["TRM"]]["accuracy"][0])
 
 
 def no_worse(df, arm, rival):

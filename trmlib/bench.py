@@ -1,11 +1,13 @@
 """Training throughput: milliseconds a step, seeds·steps a second, and the share of the machine's measured matmul peak."""
 
 import time
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
 
 from trmlib.experiments import affordable, module, select
+from trmlib.optim import optimizer_of
 from trmlib.runs import torch_device
 from trmlib.train import PRECISIONS, Weights, costs, stacked, step
 
@@ -60,14 +62,15 @@ def throughput(spec, device, dtype, seeds, seconds):
     """(steps a second with `seeds` trained together, FLOPs a seed and step)."""
     task = module(spec.experiment).Task(spec, device)
     weights = Weights([task.model() for _ in range(seeds)], device, dtype)
-    optimizer = torch.optim.AdamW([weights.w], lr=1e-5, fused=True)
+    optimizer = optimizer_of(replace(spec.train, lr=1e-5), weights)
+    ema = weights.w.detach().clone() if spec.train.ema else None
     flops, _, _ = costs(task, spec, Weights([task.model()], device), device)
     batches = list(stacked([task.batches(seed, 0, 20) for seed in range(seeds)], device))
     i = 0
 
     def call():
         nonlocal i
-        step(task, spec, weights, optimizer, batches[i % len(batches)], None)
+        step(task, spec, weights, optimizer, batches[i % len(batches)], ema)
         i += 1
 
     calls, elapsed = timed(call, device, seconds)

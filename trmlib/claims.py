@@ -594,7 +594,10 @@ def still_falling(claim, df, store):
     e = masked.unequal_steps(df, claim.arms[0], claim.arms[0], claim.args["step"])
     if e is None:
         return Finding("open", f"no run reaches step {claim.args['step']:,}")
-    return from_effect(e, signed(e, -1), f"change from step {claim.args['step']:,} to the last", unit="%")
+    why = f"change from step {claim.args['step']:,} to the last"
+    if (rival := claim.args.get("rival")) and (other := masked.unequal_steps(df, rival, rival, claim.args["step"])):
+        why += f"; that of *{rival}*: {percent(other)}"
+    return from_effect(e, signed(e, -1), why, unit="%")
 
 
 @rule
@@ -729,7 +732,12 @@ def no_gain(claim, df, store):
     """The first arm is not better than the second by more than the tolerance."""
     e = compare.effect(df, *claim.arms)
     verdict = "reproduced" if e.low > -claim.tolerance else "not reproduced" if e.high < -claim.tolerance else "inconclusive"
-    return from_effect(e, verdict)
+    gain = (
+        f"a gain, of a size that may still lie within the ±{claim.tolerance:.0%} that count as none"
+        if verdict == "inconclusive" and e.high < 0
+        else ""
+    )
+    return from_effect(e, verdict, gain)
 
 
 @rule

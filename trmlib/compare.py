@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from trmlib import stats
+from trmlib.errors import TrmError
 from trmlib.experiments import grid, module
 from trmlib.export import percent
 from trmlib.tables import by_pass, curves
@@ -95,6 +96,26 @@ def effect(df, a, b, metric="nll_b"):
     if len(seeds) < enough(df):
         return None
     return stats.paired(x, y) if is_share(metric) else stats.paired(x, y).relative()
+
+
+def at_equal_compute(df, a, b):
+    """(steps of a, steps of b, Effect): change of perplexity from b to a on the windows of the curve, where both have cost as much to train: a's last
+    point that b's curve reaches, and the point of b that is nearest in cost. Learning rates must be constant: the middle of an annealed training is
+    not the end of a shorter one. None before there are enough pairs."""
+    seeds, _, _ = pairs(df := df[df.status == "recorded"] if len(df) else df, a, b)
+    if len(seeds) < enough(df):
+        return None
+    rows = {arm: [df[(df.arm == arm) & (df.seed == s)].record.iloc[0] for s in seeds] for arm in (a, b)}
+    if any(r["spec"]["train"].get("decay_to", 1) != 1 for of in rows.values() for r in of):
+        raise TrmError(f"{a} or {b} was trained at a falling learning rate: its curve does not say what as much compute would have reached")
+    steps, cost = (
+        {arm: np.array(of[0]["curve"]["step"]) for arm, of in rows.items()},
+        {arm: of[0]["train_flops"] / of[0]["steps"] for arm, of in rows.items()},
+    )
+    i = np.flatnonzero(steps[a] * cost[a] <= steps[b][-1] * cost[b])[-1]
+    j = np.abs(steps[b] * cost[b] - steps[a][i] * cost[a]).argmin()
+    x, y = (np.array([r["curve"]["nll"][k] for r in rows[arm]]) for arm, k in ((a, i), (b, j)))
+    return int(steps[a][i]), int(steps[b][j]), stats.paired(x, y).relative()
 
 
 def crossed_effect(df, a, b, of="blanks"):

@@ -30,6 +30,7 @@ def parts(model, batch, chunk):
 def score_blanks(model, batch, passes=None, every_pass=False, chunk=512):
     """NLL in nats and hit (0/1) of every blank: two arrays (passes + 1, windows, m), or (1, windows, m)
     for the last pass alone. With random starts: of the mixture's marginals."""
+    training = model.training
     model.eval()
     nlls, hits = [], []
     for part in parts(model, batch, chunk):
@@ -41,7 +42,7 @@ def score_blanks(model, batch, passes=None, every_pass=False, chunk=512):
         nll = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none")
         nlls.append(nll.view(targets.shape).cpu())
         hits.append((logits.argmax(-1) == targets).cpu())
-    model.train()
+    model.train(training)
     return torch.cat(nlls, 1).numpy(), torch.cat(hits, 1).numpy()
 
 
@@ -97,6 +98,7 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
                              that what is left of the bias makes the coordination of filling too *high*, never too low
     right      (windows,)    1 where the likeliest word of each marginal is right at every blank
     right_own  (windows,)    1 where filling from the left with the model's own words is right at every blank"""
+    training = model.training
     model.eval()
     m, out = batch["at"].shape[1], {}
     generator = torch.Generator(device=batch["tokens"].device).manual_seed(seed)
@@ -147,7 +149,7 @@ def score_joint(model, batch, marginal_words=None, chunk=512, seed=0):
         scores["right_own"] = own.double()
         for name, value in scores.items():
             out.setdefault(name, []).append(value.cpu())
-    model.train()
+    model.train(training)
     return {name: torch.cat(values).numpy() for name, values in out.items()}
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trmlib.layers import Block, PostNormBlock
-from trmlib.models.chunk import ChunkLM
+from trmlib.models.chunk import ChunkConfig, ChunkLM
 from trmlib.models.grid import GridConfig, GridTRM
 from trmlib.models.masked import MaskedConfig, MaskedLM
 
@@ -55,8 +55,10 @@ def cost(spec, passes):
 
 
 def forward(spec):
-    """FLOPs of the forward passes of a training step."""
+    """FLOPs of the forward passes of a training step; None of a model that is not of `trmlib.models`."""
     c, d, more = spec.model, spec.data, {}
+    if not isinstance(c, ChunkConfig | MaskedConfig | GridConfig):
+        return None
     if getattr(c, "everywhere", False):
         more = {"mean_nll": True, "fused": False} if c.encode else {"slots": d.context + d.chunk - 1}
     return spec.train.batch * spec.train.n_sup * counted(spec, **more)[0]

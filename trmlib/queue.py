@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import zipfile
-from contextlib import ExitStack
-from itertools import chain, count, groupby
+from contextlib import ExitStack, redirect_stdout
+from itertools import chain, count
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -48,9 +48,11 @@ def pending(runs, store, kind, precision):
 def work(runs, store, device, precision="fp32", at_once=1, deadline=math.inf, tell=lambda **_: None, compiled="no"):
     """One worker: train pending runs until none is free or the deadline comes. `tell` hears of progress."""
     kind = device_info(device)["kind"]
-    alike = groupby(pending(runs, store, kind, precision), key=lambda r: (r.spec.experiment, r.arm))
-    batches = [g[i : i + at_once] for g in (list(g) for _, g in alike) for i in range(0, len(g), at_once)]
-    for batch in batches:
+    alike = {}  # arms of one priority take turns, seed by seed
+    for r in pending(runs, store, kind, precision):
+        alike.setdefault((r.spec.experiment, r.arm), []).append(r)
+    batches = [g[i : i + at_once] for g in alike.values() for i in range(0, len(g), at_once)]
+    for batch in sorted(batches, key=lambda b: b[0].priority):
         with ExitStack() as held:
             keys = [f"{r.spec.hash}.{kind}.{precision}" for r in batch]
             mine = [held.enter_context(store.lock(k)) for k in keys]
@@ -146,7 +148,11 @@ def supervise(job, workers, todo, quiet):
 
     def listen(process):
         for line in process.stdout:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:  # something that is not Python printed it
+                sys.stderr.write(line)
+                continue
             with lock:
                 if event["event"] == "step":
                     before = steps.get(event["hash"])
@@ -192,17 +198,19 @@ def supervise(job, workers, todo, quiet):
 
 
 def worker_main(job):
-    """Entry of a worker process: one JSON event a line on standard output."""
+    """Entry of a worker process: one JSON event a line on standard output. What a task prints goes to the standard error."""
+    events = sys.stdout
 
     def tell(**event):
-        print(json.dumps(event), flush=True)
+        print(json.dumps(event), file=events, flush=True)
 
     store, device = Store(job["root"], job["cache"]), torch_device(job["device"])
     deadline = math.inf if job["budget"] is None else time.monotonic() + job["budget"]
     wanted = set(job["hashes"])
     try:
         runs = [r for r in select(job["profile"]) if r.spec.hash in wanted]
-        work(runs, store, device, job["precision"], job["at_once"], deadline, tell, job.get("compiled", "no"))
+        with redirect_stdout(sys.stderr):
+            work(runs, store, device, job["precision"], job["at_once"], deadline, tell, job.get("compiled", "no"))
     except TrmError as e:
         tell(event="error", message=str(e), code=e.code)
         return e.code

@@ -19,6 +19,8 @@ def latent_recursion(net, x, y, z, n, with_grad=None):
     With `with_grad`, only the last so many updates of z, and the one of y, carry gradient."""
     if n < 0:
         raise ValueError(f"n must be ≥ 0, got {n}")
+    if with_grad is not None and with_grad < 0:
+        raise ValueError(f"with_grad must be ≥ 0, got {with_grad}")
     free = 0 if with_grad is None else max(0, n - with_grad)
     with torch.no_grad():
         for _ in range(free):

@@ -61,13 +61,12 @@ def estimated(rows, store):
     pending = [r for r in rows if r["status"] == "pending"]
     if any(arm(r) not in a_step for r in pending):
         for r in (r for r in store.records().values() if r["hash"] in specs and r["seconds"] and r["steps"]):
-            for key in (r["experiment"], None):
-                known.setdefault(key, []).append((forward(specs[r["hash"]]), r["seconds"] / r["steps"]))
+            for key in (r["experiment"], None) if (flops := forward(specs[r["hash"]])) else ():
+                known.setdefault(key, []).append((flops, r["seconds"] / r["steps"]))
     for r in tqdm(pending, "costs", leave=False, disable=None, delay=2):
         if rates := a_step.get(arm(r)):
             r["estimated_seconds"] = median(rates) * r["steps"]
-        elif steps := known.get(r["experiment"]) or known.get(None):
-            flops = forward(specs[r["hash"]])
+        elif (steps := known.get(r["experiment"]) or known.get(None)) and (flops := forward(specs[r["hash"]])):
             nearest = min((f for f, _ in steps), key=lambda f: abs(math.log(f / flops)))
             r["estimated_seconds"] = median(s for f, s in steps if f == nearest) * flops / nearest * r["steps"]
         else:

@@ -40,7 +40,8 @@ ROUNDINGS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Task(Protocol):
-    """What an experiment gives the loop. A batch is a dict of tensors with the examples first."""
+    """What an experiment gives the loop. A batch is a dict of tensors with the examples first. Models that it is given to score are in evaluation
+    mode; all that they learn and keep must be parameters, for buffers and frozen weights are refused."""
 
     data: dict  # name and fingerprint of the corpus
 
@@ -74,6 +75,12 @@ class Weights:
     reads a rounded copy of w, while updates, averages and evaluation keep the full one."""
 
     def __init__(self, models, device, dtype=torch.float32):
+        if unfit := [n for n, p in models[0].named_parameters() if not p.requires_grad] or [
+            n for n, _ in models[0].named_buffers() if n in models[0].state_dict()
+        ]:
+            raise TrmError(
+                f"{type(models[0]).__name__}.{unfit[0]} is frozen or a saved buffer; all that a run trains, scores and keeps are parameters with gradient"
+            )
         self.model, self.shapes = models[0].to(device), {n: p.shape for n, p in models[0].named_parameters()}
         flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in models]
         self.w = torch.nn.Parameter(torch.stack(flat).to(device))
@@ -98,7 +105,7 @@ class Weights:
 
     def evaluated(self, i, ema):
         """The fp32 model of copy i, with averaged weights if there are any."""
-        return self.point(self.scored, self.w.detach() if ema is None else ema, i)
+        return self.point(self.scored.eval(), self.w.detach() if ema is None else ema, i)
 
     def update(self, optimizer, rounding="fp32"):
         optimizer.step()

@@ -91,6 +91,13 @@ def earlier_rule(df, names=("baseline", "joint")):
     return pd.DataFrame(rows)
 
 
+def by_rule(df, arm="joint", rival="baseline"):
+    """{seed: change of the perplexity that the earlier rule reports, from the rival's to the arm's}."""
+    rows = earlier_rule(df, (arm, rival))
+    reported = rows.pivot(index="seed", columns="arm", values="reported_ppl") if len(rows) else rows
+    return (reported[arm] / reported[rival] - 1).dropna().to_dict() if {arm, rival} <= set(reported) else {}
+
+
 def identical_models(df, arm="baseline"):
     """What the earlier rule reports as the improvement of a model over an identical one (`stats.simulate_stopping`)."""
     runs = [r["curve"]["nll"] for r in df[(df.arm == arm) & (df.status == "recorded")].record]

@@ -105,7 +105,7 @@ def two_tables(df, arm=BEGUN):
     inside = low <= math.log(CLAIMED["baseline_ppl"]) <= high
     then = math.exp(np.take_along_axis(one, at[:, None], 1).mean())
     steps = g.record.iloc[0]["curve"]["step"]
-    return {"one": math.exp(g.nll_b.mean()), "best": math.exp(best), "low": math.exp(low), "high": math.exp(high), "then": then, "step": steps[0], "steps": steps[-1],
+    return {"one": math.exp(one[:, -1].mean()), "best": math.exp(best), "low": math.exp(low), "high": math.exp(high), "then": then, "step": steps[0], "steps": steps[-1],
             "first": bool((at == 0).all()), "last": math.exp(curves[:, -1].mean()), "verdict": "explained by the two tables" if inside else "open"}  # fmt: skip
 
 

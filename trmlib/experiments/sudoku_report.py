@@ -268,6 +268,16 @@ def longer_gain(store, df, arm="TRM"):
     return (t["steps"][-1], stats.crossed(t["right"][:, -1], at_trained(df, arm, t))) if t else (None, None)
 
 
+def scored_gain(df, arm="TRM"):
+    """(steps, Effect of them over the trained number) on all puzzles of part B, to the most steps that every run is scored with; (None, None) before
+    all seeds, and where these are no more than were trained."""
+    if not complete(df, arm):
+        return None, None
+    rows = np.array([r["detail"]["by_step"][METRIC] for r in df[(df.arm == arm) & (df.status == "recorded")].record])
+    own = trained_steps(df, arm)
+    return (rows.shape[1], stats.paired(rows[:, -1], rows[:, own - 1])) if rows.shape[1] > own else (None, None)
+
+
 def far_gain(store, df, arm="TRM"):
     """As `longer_gain`, of the few puzzles that were given still more steps."""
     t = thought(store, df, arm)

@@ -88,10 +88,12 @@ def longer(store, df):
     if not e:
         return ""
     far, f = report.far_gain(store, df)
+    soon, little = report.scored_gain(df)
+    told = f"{soon} steps on all puzzles: {points(little)}. " if little else ""
     what = read(e, "more thinking helps", "more thinking harms", "no difference beyond ±2 points", "whether more thinking helps stays open")
     return (
         f"TRM, {steps} steps against the trained {report.trained_steps(df, 'TRM')}: {points(e)} over {e.n} seeds × {e.articles} puzzles: {what}. "
-        f"At {far} steps (the first {f.articles} puzzles): {points(f) if f.high > f.low else 'no answer changes for better or worse'}."
+        f"{told}At {far} steps (the first {f.articles} puzzles): {points(f) if f.high > f.low else 'no answer changes for better or worse'}."
     )
 
 

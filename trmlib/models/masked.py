@@ -58,8 +58,8 @@ class MaskedConfig:
         )  # fmt: skip
         if self.d % self.heads:
             raise TrmError(f"width d={self.d} must be a multiple of heads={self.heads}")
-        if not self.passes and (self.samples > 1 or self.n or self.random_passes):
-            raise TrmError("random starts, latent updates and random numbers of passes need passes ≥ 1")
+        if not self.passes and (self.samples > 1 or self.n or self.random_passes or self.loss_passes == "every"):
+            raise TrmError("random starts, latent updates, random numbers of passes and a loss of every pass need passes ≥ 1")
         if (self.samples > 1 or self.n or self.state == "tokens") and self.sees in ("self", "random"):
             raise TrmError(f"sees={self.sees!r} goes with samples=1, n=0 and state='latent'")
         if (self.random_passes or self.n) and not self.tied:
