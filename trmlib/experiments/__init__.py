@@ -1,9 +1,11 @@
 """The experiments of the report. To add one: a module, named below, with
 
 NAME                its name
+SEEDS               those of an arm at full length: an arm is complete, and compared, with as many
 grid(profile)       its runs (`runs.Run`) at a profile, which may be none; no two of them with equal specs
 build(spec)         a fresh model of a spec
-Task                its data, loss and scores (`train.Task`)
+Task                its data, loss and scores (`train.Task`); comparisons are of the metric `nll_b` unless another is named. A recorded run, failed or not, is
+                    not trained again, for its code is not part of its spec: remove its record, or change the spec
 evaluations         new measures of trained weights, a module or any object with
     wanted(arm, spec)           names of the measures that an arm takes part in; [] for none
     SINGLE, GROUPED             {name: function(task, model)} of one run, {name: function(task, models)} of several seeds of an arm; what
@@ -20,7 +22,7 @@ from trmlib.errors import TrmError
 
 EXPERIMENTS = ("shakespeare", "masked", "autoregressive", "capacity", "dial", "hops", "sudoku")
 PROFILES = ("smoke", "cpu", "full")
-NEEDED = ("NAME", "grid", "build", "Task", "evaluations")
+NEEDED = ("NAME", "SEEDS", "grid", "build", "Task", "evaluations")
 MEASURES = ("wanted", "SINGLE", "GROUPED", "GROUP_SEEDS", "load_model")  # of its evaluations
 
 
