@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -515,15 +514,3 @@ def test_the_article_says_what_passes_read_only_where_nearly_all_is_so():
     opened = lambda *agrees: {"8 passes": {"longest": {"agrees": np.array(agrees)}}}  # noqa: E731
     assert article.one_pointer(opened(0.97, 0.98, 0.99)) == "98 %"
     assert article.one_pointer(opened(0.5, 0.99, 0.99)) is article.one_pointer(opened(0.9, 0.9, 0.9)) is article.one_pointer({}) is None
-
-
-def test_the_article_credits_the_detached_passes_only_when_every_trm_loses_to_the_last_pass_alone(monkeypatch):
-    loses, ties = (SimpleNamespace(high=v) for v in (-0.1, 0.1))
-    rows = [{"arm": arm, "without": (rival, loses), "accuracy": np.array([0.5, 0.5])} for arm, rival in report.UNDETACHED.items()]
-    rows += [{"arm": rival, "without": None, "accuracy": np.array([0.96, 0.7])} for rival in report.UNDETACHED.values()]
-    monkeypatch.setattr(report, "gradient_reach", lambda df: rows)
-    assert article.alone([1]) == "96 %" and article.alone([]) is None
-    rows[1]["without"] = (rows[1]["without"][0], ties)
-    assert article.alone([1]) is None
-    rows[1]["without"] = None  # not recorded yet
-    assert article.alone([1]) is None
