@@ -398,10 +398,10 @@ def test_arms_that_have_learnt_too_little_to_be_compared():
 def test_arms_of_another_vocabulary_are_counted_on_their_own_targets():
     """Each frame by the counted arm that it holds, and no arm by another vocabulary's counts."""
     small, words = ([row(arm, s, nll, [], 100, start="shifted") for arm, nll in arms for s in range(5)] for arms in (
-        (("causal 0.1M", 6), ("b", 6.9)), (("causal WikiText-2", 6), ("w", 6.9))))  # fmt: skip
+        (("causal 0.1M", 6), ("b", 6.9)), (("TRM WikiText-2", 6), ("w", 6.9))))  # fmt: skip
     for r in words:
         r["record"]["spec"]["data"]["vocab"] = 33_280
-    assert compare.counting(pd.DataFrame(words)) == "causal WikiText-2" and compare.counting(pd.DataFrame(small + words)) == "causal 0.1M"
+    assert compare.counting(pd.DataFrame(words)) == "TRM WikiText-2" and compare.counting(pd.DataFrame(small + words)) == "causal 0.1M"
     assert compare.unlearnt(pd.DataFrame(small + words), COUNTED) == ["b"] and compare.unlearnt(pd.DataFrame(words), COUNTED) == ["w"]
 
 
@@ -619,3 +619,13 @@ def test_everything_is_empty_without_records(store):
     assert report.law_curves(df, "TRM") == report.earlier(df) == {} and report.efficiency_verdict(df)[0] == "open"
     assert report.rivals(df, "0.1M").interval.isna().all() and report.diverged(df, "TRM 0.1M") == ""
     assert report.arms(df).seeds.sum() == 0 and all(r["effect"] is None for r in report.ablations(df) + report.causes(df))
+
+
+def test_what_counting_reaches_is_read_while_seeds_are_pending(monkeypatch):
+    """It is an evaluation of all seeds of an arm, whose targets are the same: one recorded seed is enough, another arm's is not."""
+    df = pd.DataFrame([row("TRM WikiText-2", s, 7.0, [], 100) for s in range(2)])
+    df["key"] = ["a", "b"]
+    df["record"] = [{"experiment": "capacity"}] * 2
+    store = lambda runs: SimpleNamespace(evaluations=lambda *_: [{"runs": runs, "result": COUNTED}])  # noqa: E731
+    assert compare.references(store(["b", "c"]), df) == COUNTED
+    assert compare.references(store(["c", "d"]), df) is None

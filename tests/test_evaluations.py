@@ -115,6 +115,22 @@ def test_from_trained_runs_to_evaluation_records(monkeypatch, tmp_path, workers)
         evaluate(store, profile="smoke", device="cpu", quiet=True)
 
 
+def test_what_is_counted_on_data_needs_a_record_and_no_weights(monkeypatch, tmp_path):
+    store = Store(tmp_path / "results", tmp_path / "cache")
+    runs = [smoke_run("joint", seed=s, steps=20) for s in (0, 1)]
+    monkeypatch.setattr(masked, "grid", lambda profile: runs if profile == "smoke" else [])
+    monkeypatch.setattr(evaluations, "wanted", lambda arm, spec: ["models"])
+    monkeypatch.setitem(evaluations.GROUPED, "models", lambda task, models: {"n": len(models)})
+    monkeypatch.setattr(evaluations, "OF_DATA", ("models",), raising=False)
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (0, ["masked/joint: models"])
+    work(runs[1:], store, torch_device("cpu"))
+    for path in store.cache.glob("weights/*"):
+        path.unlink()
+    assert evaluate(store, profile="smoke", device="cpu", quiet=True) == (1, [])
+    (found,) = store.evaluations("masked", "models")
+    assert found["result"] == {"n": 0} and found["runs"] == [f"{r.spec.hash}.cpu.fp32" for r in runs]
+
+
 @pytest.fixture
 def one_run(monkeypatch, tmp_path):
     """A store with one trained run, the only one of the grid."""

@@ -1,4 +1,4 @@
-"""Measure trained weights anew: every evaluation that an experiment wants and whose weights lie in the cache."""
+"""Measure trained weights anew: every evaluation that an experiment wants and whose weights, if it asks any, lie in the cache."""
 
 import math
 import multiprocessing
@@ -33,6 +33,7 @@ def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32"
     jobs, missing = [], []
     for (experiment, arm), runs in groups.items():
         m = module(experiment).evaluations
+        of_data = getattr(m, "OF_DATA", ())
         key = {r.spec: f"{r.spec.hash}.{kind}.{precision}" for r in runs}
         with told(f"evaluations.wanted of {experiment}/{arm}"):
             names = m.wanted(arm, runs[0].spec)
@@ -45,7 +46,10 @@ def evaluate(store, patterns=(), profile="full", device="auto", precision="fp32"
                 keys = [key[r.spec] for r in members]
                 if not keys or store.evaluated(experiment, name, keys):
                     continue
-                here = all(store.weights(k).exists() for k in keys)
+                if name in of_data:  # no weights are asked: one record says that the numbers are of use
+                    here = any(store.path(experiment, k).exists() for k in keys)
+                else:
+                    here = all(store.weights(k).exists() for k in keys)
                 (jobs if here else missing).append((experiment, name, members, keys))
     added, workers = 0, min(workers, len(jobs))
     bar = tqdm(total=len(jobs), desc="evaluations", disable=quiet or not jobs, file=sys.stdout)
@@ -63,7 +67,7 @@ def measure(store, device, deadline, job):
     experiment, name, members, keys = job
     with told(f"evaluation {name} of {experiment}/{members[0].arm}"):
         m, task = module(experiment).evaluations, module(experiment).Task(members[0].spec, device)
-        models = [loaded(m, task, store.weights(k)) for k in keys]
+        models = [] if name in getattr(m, "OF_DATA", ()) else [loaded(m, task, store.weights(k)) for k in keys]
         result = m.SINGLE[name](task, models[0]) if name in m.SINGLE else m.GROUPED[name](task, models)
         store.add_evaluation({"experiment": experiment, "name": name, "runs": keys, "result": result})
     return True

@@ -11,6 +11,7 @@ evaluations         new measures of trained weights, a module or any object with
     SINGLE, GROUPED             {name: function(task, model)} of one run, {name: function(task, models)} of several seeds of an arm; what
                                 they return is recorded: a dict of numbers, arrays, lists, texts and dicts of these
     GROUP_SEEDS                 the seeds that GROUPED takes
+    OF_DATA                     names of those of GROUPED that ask no model, if there are any: they get [] for models and need a record, not weights
     load_model(task, tensors)   the task's model with saved parameters {name: tensor}, in evaluation mode
 """
 

@@ -82,9 +82,10 @@ SINGLE = {  # of one run
     "leak_probe": leak_probe, "slots": slots, "passes": passes, "gradients": gradients, "trained_gradients": trained_gradients,
 }  # fmt: skip
 GROUPED = {"references": references}  # of all seeds of an arm
+OF_DATA = ("references",)
 SLOTS = ("everywhere 0.1M", "everywhere 0.1M (n 0, T 1)", "causal 0.1M", "standard 0.1M")  # those compared slot by slot
 SIZED = tuple(f"{SLOTS[0]} ({how})" for how in ("bounded", "normed"))  # the same TRM, its states or its blocks' sums brought to unit size
-COUNTED = ("causal 0.1M", "causal WikiText-2")  # the arms on whose targets tokens are counted
+COUNTED = ("causal 0.1M", "TRM WikiText-2")  # the arms on whose targets tokens are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
 

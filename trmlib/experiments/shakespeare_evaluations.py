@@ -77,6 +77,7 @@ def references(task, models):
 
 SINGLE = {"leak_probe": leak_probe, "starts": starts, "samples": samples}  # of one run
 GROUPED = {"references": references}  # of all seeds of an arm
+OF_DATA = ("references",)
 COUNTED = ("baseline",)  # the arm on whose targets characters are counted
 GROUP_SEEDS = (0, 1, 2, 3, 4)
 
