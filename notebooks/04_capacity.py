@@ -782,7 +782,7 @@ counted_words = compare.references(store, words)
 unlearnt_words = compare.unlearnt(words, counted_words)
 not_going = (
     f"*TRM WikiText-2* has learnt little more than word frequencies ({math.exp(words.nll_b[words.arm == 'TRM WikiText-2'].mean()):,.0f}, where counting single words reaches {math.exp(counted_words['unigram']):,.0f}): "
-    "what it loses to its rivals says that it does not get going in this budget, as *annealed 0.1M* does not, and nothing of recursion."
+    "what it loses to its rivals says that it does not get going in this budget, and nothing of recursion."
     if "TRM WikiText-2" in unlearnt_words
     else ""
 )
