@@ -85,7 +85,8 @@ save(claims.GROUPS["claims_text"], "claims_text")
 save(claims.GROUPS["claims_masked"], "claims_masked")
 save(claims.GROUPS["claims_capacity"], "claims_capacity")
 save(claims.GROUPS["claims_sudoku"], "claims_sudoku")
-write_atomically(Path(figures) / "claims.csv", claims.everything(ledger, digits=True).to_csv(index=False).encode())
+rows = claims.everything(ledger, digits=True)
+write_atomically(Path(figures) / "claims.csv", rows.to_csv(index=False, float_format="%.10g").encode())  # further digits are the CPU's own
 
 # %% [markdown]
 # ### Each verdict, with its reason

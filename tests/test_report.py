@@ -228,3 +228,11 @@ def test_a_wide_table_is_broken_between_words_and_stays_readable():
     fig, ax = plots.table_figure(df)
     assert ax.tables[0][1, 0].get_fontsize() == 10
     plt.close(fig)
+
+
+def test_clip_paths_are_named_in_order_and_by_their_figure():
+    svg = '<g clip-path="url(#pb)"/><use href="#pa"/><g clip-path="url(#pa)"/><clipPath id="pb"/><clipPath id="pa"/><g fill="url(#hatch)"/>'
+    assert plots.name_clips(svg, "f") == (
+        '<g clip-path="url(#f-clip-1)"/><use href="#pa"/><g clip-path="url(#f-clip-2)"/><clipPath id="f-clip-1"/><clipPath id="f-clip-2"/>'
+        '<g fill="url(#hatch)"/>'
+    )

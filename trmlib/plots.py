@@ -66,10 +66,19 @@ def save(fig, name, folder, caption, alt, records, notebook):
     }
     width = int(os.environ.get("TRM_FIGURE_WIDTH", WIDTH))
     for kind in os.environ.get("TRM_FIGURE_FORMATS", ",".join(COMMITTED)).split(","):
-        fig.savefig(folder / f"{name}.{kind}", dpi=width / fig.get_figwidth(), metadata=metadata[kind])
+        path = folder / f"{name}.{kind}"
+        fig.savefig(path, dpi=width / fig.get_figwidth(), metadata=metadata[kind])
+        if kind == "svg":
+            path.write_text(name_clips(path.read_text(), name))
     note = {"name": name, "caption": caption, "alt": alt, "notebook": notebook, "records": records}
     write_atomically(folder / f"{name}.json", (json.dumps(note, indent=1, ensure_ascii=False) + "\n").encode())
     return fig
+
+
+def name_clips(svg, name):
+    """The SVG with its clip paths named in order. Matplotlib names them by a hash of unrounded positions, whose last bit is another on another CPU."""
+    found = {clip: f"{name}-clip-{i}" for i, clip in enumerate(re.findall(r'<clipPath id="(\w+)"', svg), 1)}
+    return re.sub(r'(<clipPath id="|url\(#)(\w+)', lambda m: m[1] + found.get(m[2], m[2]), svg)
 
 
 def pending(ax, what):
