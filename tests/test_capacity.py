@@ -106,7 +106,7 @@ def test_equal_compute_is_counted(rival):
 
 def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_ten():
     assert len(report.PRIMARY) + len(report.WORDS) <= 10
-    named = {arm for a, b, _ in (*report.PRIMARY, *report.ADDED, *report.WORDS) for arm in (a, b)} | {r for r in capacity.COMPUTE}
+    named = {arm for a, b, _ in (*report.PRIMARY, *report.ADDED, *report.WORDS, *report.WORDS_ADDED) for arm in (a, b)} | {r for r in capacity.COMPUTE}
     for profile in ("cpu", "full"):
         assert named <= {r.arm for r in capacity.grid(profile)}
 

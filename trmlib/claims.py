@@ -40,7 +40,7 @@ LEDGER = REPOSITORY / "data" / "claims.yaml"
 PAPER = ("adds up", "does not add up")
 VERDICTS = ("reproduced", "not reproduced", "artefact", "inconclusive", "open", *PAPER)
 REPORTS = {"shakespeare": shakespeare, "masked": masked, "autoregressive": autoregressive, "capacity": capacity, "sudoku": sudoku}
-FIXED = ("PRIMARY", "ADDED", "RECURSION", "DILUTION", "WORDS")  # lists of comparisons in the chapters' reports
+FIXED = ("PRIMARY", "ADDED", "RECURSION", "DILUTION", "WORDS", "WORDS_ADDED")  # lists of comparisons in the chapters' reports
 SCOPE = ("corpus", "model", "parameters", "device")  # in which records may fall short of a claim
 TEXTS = {  # length of whole texts, and who says so
     "WikiText-2, training": (2_088_628, "Merity et al. 2016, arXiv 1609.07843, a token for each line's end included"),

@@ -23,7 +23,7 @@ CORPUS = "wiki-core"  # "wikitext-103" where it is at hand: the one setting to c
 TIMES = 4  # unique windows seen by the models that test the law, in parameters of the model
 BRIEF = 2  # by those of comparisons
 COMPUTE = {  # steps of a rival that cost as much as one of the TRM of its setting (counted: tests/test_capacity.py)
-    "standard 0.1M": 0.63, "causal 0.1M": 4.5, "standard WikiText-2": 0.505, "causal WikiText-2": 4.02,
+    "standard 0.1M": 0.63, "causal 0.1M": 4.5, "standard WikiText-2": 0.505, "causal WikiText-2": 4.02, "everywhere WikiText-2": 0.335,
 }  # fmt: skip
 
 SIZES = {"0.04M": 8, "0.1M": 20, "0.3M": 56, "1M": 128, "3M": 272, "7M": 456}  # name → width at 4,096 pieces
@@ -71,9 +71,9 @@ def grid(profile):
     def annealed(train, lr=1e-3):
         return replace(train, lr=lr, warmup=min(500, train.steps // 10), decay_to=0.1)
 
-    def rivals(setting, model, tier, plan, rate=rate, **others):
-        """The two rivals of a TRM: as many parameters and steps, and a tier later as many parameters and FLOPs."""
-        for kind, of in (("standard", STANDARD), ("causal", CAUSAL)):
+    def rivals(setting, model, tier, plan, rate=rate, kinds=(("standard", STANDARD), ("causal", CAUSAL)), **others):
+        """The rivals of a TRM: as many parameters and steps, and a tier later as many parameters and FLOPs."""
+        for kind, of in kinds:
             times, rival = COMPUTE.get(f"{kind} {setting}"), replace(of, d=model.d, heads=model.heads, dropout=model.dropout)
             train = annealed(plan, rate(kind, model.d))
             arm(f"{kind} {setting}", rival, tier, train=train, **others)
@@ -150,6 +150,7 @@ def grid(profile):
     train = annealed(long) if smoke else annealed(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000))
     arm("TRM WikiText-2", words, 8, data=wide, train=train)
     rivals("WikiText-2", words, 8, train, lambda *_: train.lr, data=wide)
+    rivals("WikiText-2", words, 8, train, lambda *_: train.lr, kinds=[("everywhere", WHOLE)], data=wide)
     return sorted(runs, key=lambda r: r.priority)
 
 

@@ -12,7 +12,7 @@ from trmlib import compare, stats
 from trmlib.compare import arm_rows, effect, enough
 from trmlib.data.tokens import TokensConfig
 from trmlib.experiments import grid
-from trmlib.experiments.capacity import SIZES, SMALL, STARTS
+from trmlib.experiments.capacity import COMPUTE, SIZES, SMALL, STARTS
 from trmlib.experiments.capacity_evaluations import SIZED, SLOTS
 from trmlib.models.chunk import ChunkConfig
 from trmlib.runs import TrainConfig, canonical, spec_hash
@@ -55,6 +55,10 @@ WORDS = [  # those of WikiText-2, whose runs may be cut ones: corrected together
     ("TRM WikiText-2", "standard WikiText-2", "the TRM or a standard causal model: same parameters, same windows"),
     ("TRM WikiText-2", "standard WikiText-2 (equal compute)", "the same, at equal training FLOPs"),
 ]
+WORDS_ADDED = [  # chosen when that TRM was seen to learn word frequencies alone, before any run of this one was recorded
+    ("everywhere WikiText-2 (equal compute)", "standard WikiText-2 (equal compute)", "the TRM that learns or a standard causal model, both trained at every position: equal training FLOPs"),
+    ("everywhere WikiText-2", "standard WikiText-2", "the same, on the same windows"),
+]  # fmt: skip
 CAUSES = (  # what may turn a curve: parts of arms' names; a start mismatch is read off the leaking runs
     "decay", "lr 3e-4", "lr 1e-3", "sampling restarts", "optimiser forgotten", "sequential", "fp16 weights", "bf16 weights", "text of N",
 )  # fmt: skip
@@ -130,7 +134,7 @@ def rivals(df, setting, profile="full"):
     """The rows of `arms` of a setting's TRM and of its rivals, of as many parameters and steps and of as much compute; with the interval
     of the perplexity over seeds and the TRM's change `against` each."""
     own = OWN[setting]
-    names = [own, *(f"{kind} {setting}{more}" for kind in ("standard", "causal") for more in ("", " (equal compute)"))]
+    names = [own, *(f"{rival}{more}" for rival in COMPUTE if rival.endswith(f" {setting}") for more in ("", " (equal compute)"))]
     table = arms(df, profile).set_index("arm").loc[names].reset_index()
     table["interval"] = [interval(df, a) for a in names]
     table["against"] = [effect(df, own, a) if a != own else None for a in names]
