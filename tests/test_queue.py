@@ -248,6 +248,15 @@ def test_a_budget_stops_the_drain_in_time_and_packs_what_there_is(commanded, sec
     assert [p.name for p in (second.cache / "checkpoints").glob("*")] == [p.name for p in left]
 
 
+def test_a_budget_that_leaves_no_time_to_train_is_one_line(commanded, capsys):
+    assert cli.main(["run", "--profile", "smoke", "--device", "cpu", "--budget", "20s"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "trm: a budget of 20 s trains nothing: 20 s are kept for the last evaluation and the packing; give more\n"
+    )
+    assert written(commanded.root.parent) == []
+
+
 def test_no_budget_left_trains_nothing_and_exits_normally(store, monkeypatch, capsys):
     run = smoke_run(**small())
     monkeypatch.setattr(masked, "grid", lambda profile: [run])

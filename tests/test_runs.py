@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import smoke_run
 
-from trmlib.errors import TrmError
+from trmlib.errors import TrmError, check
 from trmlib.experiments.masked import grid
 from trmlib.runs import (
     Run,
@@ -129,6 +129,16 @@ def test_a_field_without_default_is_always_named():
 )
 def test_a_training_that_cannot_be_is_one_line(fields, wrong):
     assert error(TrainConfig, **fields) == f"TrainConfig: {wrong}"
+
+
+def test_postponed_annotations_are_checked_as_others_are():
+    """Under `from __future__ import annotations` the type of a field is its name."""
+    Config = make_dataclass("Config", [("n", "int"), ("lr", float), ("sizes", "tuple")])
+    check(Config(1, 1, ()), n="≥ 1")
+    for values, wrong in (((1.5, 1, ()), "n=1.5 must be a whole number ≥ 1"), ((0, 1, ()), "n=0 must be a whole number ≥ 1"),
+                          ((1, True, ()), "lr=True must be a number"), ((1, 1, []), r"sizes=\[\] must be a tuple")):  # fmt: skip
+        with pytest.raises(TrmError, match=f"^Config: {wrong}$"):
+            check(Config(*values), n="≥ 1")
 
 
 def test_a_seed_is_a_whole_number():
@@ -352,7 +362,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     with pytest.raises(TrmError) as e:
         write_atomically(path, b"new")
     assert e.value.code == 74
-    assert str(e.value) == f"cannot write {path}: No space left on device; free some space and run again, nothing was lost"
+    assert str(e.value) == f"cannot write {path}: No space left on device; free some space and run again, nothing recorded was lost"
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
 
 

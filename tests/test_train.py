@@ -161,6 +161,17 @@ def test_a_checkpoint_is_left_while_training(store):
     assert seen == [(i, i > 3) for i in range(10)]
 
 
+def test_what_fails_after_the_last_step_trains_nothing_anew(tmp_path, store, monkeypatch):
+    """Scoring, or a record that cannot be written: the whole training lies in the checkpoint by then."""
+    spec, seen = quick(), []
+    whole = train(Task(spec), [spec], Store(tmp_path / "whole" / "results"))
+    with monkeypatch.context() as m:
+        m.setattr(Task, "final", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(Task(spec), [spec], store, checkpoint_seconds=0)
+    assert numbers(train(Task(spec), [spec], store, progress=seen.append)) == numbers(whole) and seen == [9]
+
+
 def test_progress_starts_where_the_checkpoint_stood(store):
     spec, seen = quick(), []
     train(Task(spec), [spec], store, deadline=0)

@@ -3,12 +3,12 @@
 import math
 from dataclasses import fields
 
-KINDS = {  # type of a config's field → what its values must be
-    bool: (lambda v: isinstance(v, bool), "True or False"),
-    int: (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
-    float: (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v), "a number"),
-    str: (lambda v: isinstance(v, str), "a name"),
-    tuple: (lambda v: isinstance(v, tuple), "a tuple"),
+KINDS = {  # name of the type of a config's field → what its values must be
+    "bool": (lambda v: isinstance(v, bool), "True or False"),
+    "int": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
+    "float": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v), "a number"),
+    "str": (lambda v: isinstance(v, str), "a name"),
+    "tuple": (lambda v: isinstance(v, tuple), "a tuple"),
 }
 RANGES = {
     "≥ 0": lambda v: v >= 0,
@@ -37,7 +37,7 @@ def check(config, **allowed):
         if isinstance(range_, tuple):
             if value not in range_:
                 raise TrmError(f"{what} is unknown; choose one of {', '.join(range_)}")
-        elif field.type in KINDS:
-            right, kind = KINDS[field.type]
+        elif (name := getattr(field.type, "__name__", field.type)) in KINDS:  # the type itself, or its name where annotations are postponed
+            right, kind = KINDS[name]
             if not right(value) or range_ and not RANGES[range_](value):
                 raise TrmError(f"{what} must be {kind} {range_ or ''}".rstrip())

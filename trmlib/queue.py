@@ -99,6 +99,8 @@ def drain(
     compiled="no",
 ):
     """Drain the queue with worker processes; returns the keys recorded. Packs them into `out`, if given."""
+    if budget is not None and budget <= RESERVE:
+        raise TrmError(f"a budget of {budget:g} s trains nothing: {RESERVE} s are kept for the last evaluation and the packing; give more")
     store, device = Store(), torch_device(device)
     kind = device_info(device)["kind"]
     runs = select(profile, patterns, seeds)

@@ -166,7 +166,7 @@ def write_atomically(path, data, new=False):
         with suppress(OSError):
             temporary.unlink()
         remedy = "free some space and run again" if e.errno == errno.ENOSPC else "make that place writable and run again"
-        raise TrmError(f"cannot write {path}: {e.strerror}; {remedy}, nothing was lost", code=74) from None
+        raise TrmError(f"cannot write {path}: {e.strerror}; {remedy}, nothing recorded was lost", code=74) from None
 
 
 def no_number(name):

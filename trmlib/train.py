@@ -215,8 +215,8 @@ def train(
                 clock = seconds + time.monotonic() - started
                 curves[i].append(rounded({"step": done, "train_loss": mean, **halting, **curve, CLOCK: clock / len(specs)}))
         now = time.monotonic()
-        late = now + 1.2 * (now - began) > deadline
-        if done < t.steps and (late or now - saved > checkpoint_seconds):
+        late = done < t.steps and now + 1.2 * (now - began) > deadline
+        if late or now - saved > checkpoint_seconds:  # after the last step, too: scoring may fail, or the disk be full
             saved = now
             save_checkpoint(path, weights, optimizer, ema, done, curves, seconds + now - started, failed, carry)
             if late:

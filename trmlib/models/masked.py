@@ -44,7 +44,7 @@ class MaskedConfig:
     rereads: bool = False  # with sees="all": the embedded window is added again at every pass
     state: str = "latent"  # what a pass hands on: its vectors, or the "tokens" it has committed to
     n: int = 0  # latent updates of z before each update of y, as in TRM; 0: y alone is refined
-    with_grad: int = 0  # passes that carry gradient, the last ones; 0: all
+    with_grad: int = 0  # passes that carry gradient, the last ones (fewer than all: the encoder gets one only where they read it anew); 0: all
     bounded: bool = False  # y and z are brought to unit size (RMS) after every pass; else what a pass adds counts for less and less
     normed: bool = False  # so is each sum in the blocks, as in the paper's; else they are pre-norm blocks, as in the earlier code
     init: float = 1.0  # standard deviation of the initial embeddings
