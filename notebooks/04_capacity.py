@@ -790,7 +790,7 @@ say(not_going)
 second = compare.primary(words, report.WORDS, unlearnt=unlearnt_words)
 show_table(compare.comparison_table(second))
 learns = compare.primary(words, report.WORDS_ADDED, unlearnt=unlearnt_words)
-say("*everywhere*, the TRM that learns, was added when that was seen, and its comparisons were chosen before any of its runs was recorded: exploratory.")
+say("*everywhere*, the TRM that learns, was added when the other was seen to learn word frequencies alone, and its comparisons were chosen before any of its runs was recorded: exploratory.")
 show_table(compare.comparison_table(learns))
 show_table(report.PUBLISHED)
 

@@ -806,6 +806,7 @@ def test_numbers_as_text():
     assert [claims.number(v, u) for v, u in ((-0.161, "%"), (0.236, "share"), (2.2, "×"), ((2, 3), "×"), (223.62, "perplexity"), (None, ""), ((0.14, 0.18), "share"))] == [
         "−16.1 %", "23.6 %", "2.2×", "2–3×", "223.62", "–", "14.0–18.0 %"]  # fmt: skip
     assert claims.measured(Finding("open", measured=-0.004, interval=(-0.022, 0.014)), "%") == "−0.4 % [−2.2, +1.4]"
+    assert claims.measured(Finding("open", measured=1079.648, interval=(1065.003, 1094.494)), "perplexity") == "1,080 [1,065, 1,094]"
     assert LEDGER["masked-converged"].claimed == "within ±2 %" and LEDGER["masked-trm-curve"].claimed == "6 points"
 
 

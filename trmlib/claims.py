@@ -104,8 +104,8 @@ def number(value, unit):
         return ("–" if len(value) == 2 else ", ").join([*first, number(last, unit)])
     text = {
         "%": f"{100 * value:+.1f} %", "share": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points",
-        "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
-    }.get(unit, f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}".strip())  # fmt: skip
+        "×": f"{value:.3g}×", "±": f"±{value:.3g}", "perplexity": f"{value:,.0f}" if value >= 1000 else f"{value:.2f}".rstrip("0").rstrip("."), "parameters": f"{value:,.0f}",
+    }.get(unit, f"{value:{',.0f' if value >= 1000 else '.3g'}} {unit}".strip())  # fmt: skip
     return text.replace("-", "−")
 
 

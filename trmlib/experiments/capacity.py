@@ -38,6 +38,7 @@ WHOLE = replace(
     TRM, everywhere=True, gradient="all"
 )  # the TRM whose encoder learns from the context's own tokens, as a standard model does
 STANDARD = replace(CAUSAL, everywhere=True)  # trained at every position of its windows, as such models usually are
+RIVALS = {"standard": STANDARD, "causal": CAUSAL}  # of a TRM
 ABLATIONS = {  # one field of the TRM changed at a time
     "n 0, T 1": {"n": 0, "T": 1},  # no recursion at all
     "bounded": {"bounded": True},  # each refinement starts from states of one size, so that it can do as much as the one before
@@ -71,9 +72,9 @@ def grid(profile):
     def annealed(train, lr=1e-3):
         return replace(train, lr=lr, warmup=min(500, train.steps // 10), decay_to=0.1)
 
-    def rivals(setting, model, tier, plan, rate=rate, kinds=(("standard", STANDARD), ("causal", CAUSAL)), **others):
+    def rivals(setting, model, tier, plan, rate=rate, kinds=RIVALS, **others):
         """The rivals of a TRM: as many parameters and steps, and a tier later as many parameters and FLOPs."""
-        for kind, of in kinds:
+        for kind, of in kinds.items():
             times, rival = COMPUTE.get(f"{kind} {setting}"), replace(of, d=model.d, heads=model.heads, dropout=model.dropout)
             train = annealed(plan, rate(kind, model.d))
             arm(f"{kind} {setting}", rival, tier, train=train, **others)
@@ -149,8 +150,7 @@ def grid(profile):
     words = replace(TRM, d=8 if smoke else 180, dropout=0.2)
     train = annealed(long) if smoke else annealed(TrainConfig(steps=2_000 if cpu else 130_000, eval_every=250 if cpu else 1_000))
     arm("TRM WikiText-2", words, 8, data=wide, train=train)
-    rivals("WikiText-2", words, 8, train, lambda *_: train.lr, data=wide)
-    rivals("WikiText-2", words, 8, train, lambda *_: train.lr, kinds=[("everywhere", WHOLE)], data=wide)
+    rivals("WikiText-2", words, 8, train, lambda *_: train.lr, kinds=RIVALS | {"everywhere": WHOLE}, data=wide)
     return sorted(runs, key=lambda r: r.priority)
 
 
