@@ -2,6 +2,7 @@
 
 import math
 from fnmatch import fnmatchcase
+from functools import partial
 from statistics import median
 
 import pandas as pd
@@ -59,11 +60,15 @@ def estimated(rows, store):
         if r["seconds"] and r["steps"]:
             a_step.setdefault(arm(r), []).append(r["seconds"] / r["steps"])
     pending = [r for r in rows if r["status"] == "pending"]
-    if any(arm(r) not in a_step for r in pending):
-        for r in (r for r in store.records().values() if r["hash"] in specs and r["seconds"] and r["steps"]):
-            for key in (r["experiment"], None) if (flops := forward(specs[r["hash"]])) else ():
-                known.setdefault(key, []).append((flops, r["seconds"] / r["steps"]))
-    for r in tqdm(pending, "costs", leave=False, disable=None, delay=2):
+    records = [r for r in store.records().values() if r["hash"] in specs and r["seconds"] and r["steps"]]
+    others = {r["experiment"] for r in pending if arm(r) not in a_step}  # whose records must be counted; all where one has none
+    if not others <= {r["experiment"] for r in records}:
+        others = {r["experiment"] for r in records}
+    counting = partial(tqdm, desc="costs", leave=False, disable=None, delay=2)
+    for r in counting([r for r in records if r["experiment"] in others]):
+        for key in (r["experiment"], None) if (flops := forward(specs[r["hash"]])) else ():
+            known.setdefault(key, []).append((flops, r["seconds"] / r["steps"]))
+    for r in counting(pending):
         if rates := a_step.get(arm(r)):
             r["estimated_seconds"] = median(rates) * r["steps"]
         elif (steps := known.get(r["experiment"]) or known.get(None)) and (flops := forward(specs[r["hash"]])):
