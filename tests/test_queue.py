@@ -219,6 +219,14 @@ def test_a_line_that_is_no_event_is_passed_on(commanded, record, tmp_path, monke
     assert capfd.readouterr().err == "not JSON\n"
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_silences_the_bars_of_workers_too(commanded, record, tmp_path, monkeypatch, capfd, quiet):
+    fake_worker(tmp_path, monkeypatch, 'echo "is ${TQDM_DISABLE-unset}"')
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    queue.drain(["joint"], "smoke", "cpu", workers=1, quiet=quiet)
+    assert capfd.readouterr().err.endswith("is 1\n" if quiet else "is unset\n")
+
+
 def test_seeds_trained_at_once_are_recorded_each_with_its_mode(store):
     runs = [smoke_run(**small(seed=s)) for s in range(3)]
     queue.work(runs, store, CPU, at_once=2)

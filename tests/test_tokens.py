@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,19 @@ def error(function, *args, **fields):
         function(*args, **fields)
     assert "\n" not in str(e.value)
     return str(e.value)
+
+
+@pytest.mark.parametrize("told", [{}, {"TQDM_DISABLE": "1"}])  # the second is `trm run --quiet`
+def test_a_bar_shows_the_text_that_is_read_unless_told_not_to(told):
+    code = """
+from types import SimpleNamespace
+from trmlib.data import tokens
+tokens.sources = SimpleNamespace(lines=lambda *_: ["a cat\\n"], corpus=lambda _: SimpleNamespace(lines={}))
+print(*tokens.text_lines("tiny", "train", "words of"))
+"""
+    env = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"} | told
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout == "a cat\n\n" and ("words of tiny train" in done.stderr) == (not told)
 
 
 def test_words_by_hand(corpus):

@@ -142,7 +142,7 @@ def evaluation_files(store):
 def supervise(job, workers, todo, quiet):
     """Start the workers, show their progress, collect the keys they recorded and the errors they met."""
     threads = 1 if job["device"] == "cpu" else max(1, os.cpu_count() // workers)  # two are no faster, and far slower on a busy CPU
-    env = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads)}
+    env = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), **({"TQDM_DISABLE": "1"} if quiet else {})}
     command = [sys.executable, "-m", "trmlib.queue"]
     total = sum(r.spec.train.steps for r in todo)
     steps, keys, problems, lock = {}, [], [], threading.Lock()

@@ -161,7 +161,8 @@ def text_lines(corpus, split, what=""):
         found, total = toy_language(*TOY[split]).splitlines(keepends=True), None
     else:
         found, total = sources.lines(corpus, split), sources.corpus(corpus).lines.get(split)
-    for line in tqdm(found, f"{what} {corpus} {split}", total, unit=" lines", disable=not what, mininterval=1):
+    told = {} if what else {"disable": True}  # else as TQDM_DISABLE says, which `trm run --quiet` sets
+    for line in tqdm(found, f"{what} {corpus} {split}", total, unit=" lines", mininterval=1, **told):
         if line.strip():
             yield line
 
