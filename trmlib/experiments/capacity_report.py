@@ -506,6 +506,13 @@ def times(e, bound):
     return f"{bound} {known[bound]:.2f}" if bound in known else f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]"
 
 
+def going(df, counted):
+    """{arm: (perplexity on part B, has it learnt half of what pairs tell?)}: the annealed TRM and the arms that ask why it stays at token frequencies, as
+    far as they are complete."""
+    names, unlearnt = dict.fromkeys(arm for pair in STARTED for arm in pair[1::-1]), compare.unlearnt(df, counted)
+    return {a: (math.exp(compare.scores(df, a).mean()), a not in unlearnt) for a in names if counted and compare.complete(df, a)}
+
+
 def ablations(df, base=ASKED):
     """Rows for a forest: each ablation against its base."""
     names = list(
