@@ -47,9 +47,6 @@ ABLATIONS = {  # one field of the TRM changed at a time
     **{f"T {T}": {"T": T} for T in (1, 4)},
     **{f"n {n}": {"n": n} for n in (0, 1, 6)},
 }
-STARTED = {  # what may get the annealed TRM going: slots that hold the last token read, with and without recursion
-    "start last, n 0, T 1": {"start": "last", "n": 0, "T": 1}, "start last": {"start": "last"},
-}  # fmt: skip
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the last was added when the best lay on the edge
 RATE = {"annealed": 1e-3, "standard": 1e-2, "causal": 3e-3, "everywhere": 1e-2}  # the best of them, by the first tuning seed
 STARTS = ("last", "constant")  # a leaking model is scored from these, too
@@ -127,8 +124,8 @@ def grid(profile):
         names = [name for name, other in changed.items() if other != model][: 2 if smoke else None]
         for i, name in enumerate(names):
             arm(f"{kind} {size} ({name})", changed[name], first if i < 4 else 7, train=annealed(brief, rate(kind, d)))
-    for name, fields in STARTED.items():
-        arm(f"annealed {size} ({name})", replace(honest, **fields), 7, train=annealed(brief, rate("annealed", d)))
+    # What may get it going, where not recursion keeps it: slots that hold the last token read
+    arm(f"annealed {size} (start last, n 0, T 1)", replace(honest, start="last", n=0, T=1), 7, train=annealed(brief, rate("annealed", d)))
 
     d = sizes[SMALL]
     leaking, plain = (wide_as(m, d) for m in (EARLIER, CAUSAL))
