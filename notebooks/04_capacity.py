@@ -572,10 +572,18 @@ if {trm, without} <= set(known) and not known[trm][1]:
     )
 if {last, without} <= set(known) and not known[without][1]:
     change = f"from the last token read, in place of a mask, its perplexity changes by {percent(compare.effect(df, last, without))}"
+    other = f"{report.ASKED} (n 0, T 1)"
     say(
-        f"**It is the start:** {change}, and it learns."
-        if known[last][1]
-        else f"**Nor is it the start alone:** {change}, and it is not half way there. What does get this model going is a loss at every position of the window, below."
+        (
+            f"**It is the start, in part:** {change}, past half way."
+            if known[last][1]
+            else f"**Nor is it the start alone:** {change}, not half way."
+        )
+        + (
+            f" From a mask, but with a loss at every position of the window and at the rate that is best for that (*{other}*, below), it reaches {math.exp(compare.scores(df, other).mean()):,.0f}."
+            if compare.complete(df, other)
+            else ""
+        )
     )
 
 # %% [markdown]
