@@ -106,9 +106,8 @@ def test_equal_compute_is_counted(rival):
 
 def test_the_comparisons_fixed_beforehand_are_in_every_grid_and_not_more_than_ten():
     assert len(report.PRIMARY) + len(report.WORDS) <= 10
-    named = {arm for a, b, _ in (*report.PRIMARY, *report.ADDED, *report.WORDS, *report.WORDS_ADDED) for arm in (a, b)} | {
-        r for r in capacity.COMPUTE
-    }
+    named = {arm for a, b, _ in (*report.PRIMARY, *report.ADDED, *report.WORDS, *report.WORDS_ADDED) for arm in (a, b)}
+    named |= {*capacity.COMPUTE, *report.GOING}
     for profile in ("cpu", "full"):
         assert named <= {r.arm for r in capacity.grid(profile)}
 
@@ -455,11 +454,11 @@ def test_a_run_that_diverged_stands_at_log_v_and_is_counted():
     assert steps == list(range(1, 41)) and nll[:20] == list(fall[:20]) and nll[20:] == [math.log(4096)] * 20
     (told,) = report.turned(df).to_dict("records")
     assert (told["seeds"], told["turned"], told["diverged"], told["reached"]) == (5, 1, 2, 4.0)
-    assert told["rise"] == pytest.pytest.approx(math.exp(math.log(4096) - fall[17]))  # of the one that turned, at the lowest median of five
+    assert told["rise"] == pytest.approx(math.exp(math.log(4096) - fall[17]))  # of the one that turned, at the lowest median of five
     assert not len(report.shape(df, COUNTED)) and report.diverged(df, arm) == " (2 of 5 diverged)"
     ((name, band),) = report.law_curves(df, "TRM").items()
     assert name == "0.1M (2 of 5 diverged)" and band[0][-1] == 4.0
-    assert band[1][-1] == pytest.pytest.approx(math.exp((3 * 5 + 2 * math.log(4096)) / 5))
+    assert band[1][-1] == pytest.approx(math.exp((3 * 5 + 2 * math.log(4096)) / 5))
     assert report.curve(df.iloc[4], "last") is None  # it was never scored so
 
 
@@ -471,7 +470,7 @@ def test_a_size_whose_seeds_are_not_all_there_is_shown_without_a_band_and_not_co
     ((name, (_, mean, low, high)),) = report.law_curves(df, "TRM").items()
     assert (
         name == "0.3M (3 of 5 seeds)"
-        and mean[-1] == pytest.pytest.approx(math.exp((5 + 6 + 7) / 3))
+        and mean[-1] == pytest.approx(math.exp((5 + 6 + 7) / 3))
         and (low == mean).all()
         and (high == mean).all()
     )
@@ -495,7 +494,7 @@ def test_texts_that_are_read_again_and_again():
         r["record"]["data"] = {"windows": arms[r["arm"]]}
     found = report.repeats(pd.DataFrame(rows))
     assert list(found) == ["2.00, whole text", "1.00, N tokens", "0.06, N/16 tokens"] and found["0.06, N/16 tokens"][0][-1] == 4.0
-    assert found["1.00, N tokens"][1].min() == pytest.pytest.approx(math.exp(5)) and not report.repeats(pd.DataFrame(rows[:3]))
+    assert found["1.00, N tokens"][1].min() == pytest.approx(math.exp(5)) and not report.repeats(pd.DataFrame(rows[:3]))
 
 
 def test_a_start_that_validation_does_not_share():
@@ -517,7 +516,7 @@ def test_the_earlier_setting_beside_its_twin():
     bands = report.earlier(pd.DataFrame(rows + [row("as it was, honest", s, 5.0, np.linspace(7, 5, 40), 100) for s in range(5)]))
     assert list(bands) == ["as trained, from the target", "from the last token", "honest twin"]
     near = report.near(bands, 1_000)
-    assert near["as trained, from the target"] == (40, 1.0) and near["honest twin"] == (40, pytest.pytest.approx(math.exp(5)))
+    assert near["as trained, from the target"] == (40, 1.0) and near["honest twin"] == (40, pytest.approx(math.exp(5)))
     one = report.earlier(pd.DataFrame(rows[:2]))  # a mean of two seeds has no band
     steps, mean, low, high = one["from the last token (2 of 5 seeds)"]
     assert len(one) == 2 and (mean == math.e).all() and (low == mean).all() and (high == mean).all() and len(steps) == 40
@@ -564,7 +563,7 @@ def test_efficiency_by_hand():
     assert report.efficiency_verdict(df[df.seed < 3]) == ("open", None, "")
     under_way = df[df.arm.str.startswith("standard d=") & (df.seed < 2)].assign(arm="standard d=3", nll_b=99.0)
     assert report.efficiency(pd.concat([df, under_way]))[0] == e  # a width whose seeds are not all there is left out
-    assert report.by_size(df, "parameters")["TRM"] == ((100,), (pytest.pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
+    assert report.by_size(df, "parameters")["TRM"] == ((100,), (pytest.approx(math.exp(10.2 - math.log2(200) + 0.0002)),))
     assert report.by_size(df, "non_embedding")["standard"][0] == pytest.approx((8.36, 58.36, 358.36))
     outside = report.efficiency(efficiency_frame(399), count="non_embedding")[0]
     assert outside.estimate == pytest.approx((400_000 - 41_640) / (100_000 - 41_640), rel=0.01)
