@@ -515,6 +515,15 @@ def test_bench_gives_positive_numbers_for_one_seed_and_eight(document, monkeypat
         assert r["seed_steps_per_s"] == pytest.approx(r["seeds"] * 1e3 / r["ms_per_step"])
 
 
+@pytest.mark.parametrize("bf16, ceiling", [(3e9, 1e12), (4e12, 4e12)])
+def test_the_ceiling_is_no_slower_than_that_of_fp32(monkeypatch, bf16, ceiling):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(bench, "matmul_peak", lambda device, dtype, seconds: 1e12 if dtype == torch.float32 else bf16)
+    monkeypatch.setattr(bench, "throughput", lambda *_: (2.0, 1e9))
+    rows = bench.bench("smoke", ("masked/baseline",), seeds_at_once=(3,))
+    assert {r["precision"]: r["share_of_peak"] for r in rows} == {"fp32": 6e9 / 1e12, "bf16": 6e9 / ceiling}
+
+
 def test_bench_knows_arms_of_one_name_apart(monkeypatch):
     named = ("shakespeare", "masked", "autoregressive")
     monkeypatch.setattr(experiments, "EXPERIMENTS", named)
